@@ -25,7 +25,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/python tools/gen.py --check
 	$(BIN)/buf format --diff --exit-code proto
-	$(BIN)/buf lint
+	$(BIN)/buf lint proto
 	$(BIN)/python tools/breaking.py
 	$(BIN)/mypy
 
