@@ -1,0 +1,28 @@
+// Invokes a function over gRPC: CS_URL=http://127.0.0.1:8080 CS_CLIENT_TOKEN=... npm start -- t_demo01 default/hello@live '{"name":"Ada"}'
+import { createClient } from "@connectrpc/connect";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+
+import { InvocationService } from "./gen/codesous/gateway/v1/invocation_service_pb.js";
+import { ActivationStatus } from "./gen/codesous/type/v1/activation_status_pb.js";
+
+const [tenant, target, event] = process.argv.slice(2);
+if (!tenant || !target || !event) {
+  throw new Error("usage: npm start -- TENANT NAMESPACE/FUNCTION@REF EVENT_JSON");
+}
+const [name, ref] = target.split("@");
+const [namespace, functionName] = name.split("/");
+const client = createClient(
+  InvocationService,
+  createGrpcTransport({ baseUrl: process.env.CS_URL ?? "http://127.0.0.1:8080" }),
+);
+const answer = await client.invoke(
+  {
+    tenant,
+    namespace,
+    function: functionName,
+    ref,
+    input: { case: "eventJson", value: new TextEncoder().encode(event) },
+  },
+  { headers: { authorization: `Bearer ${process.env.CS_CLIENT_TOKEN}` }, timeoutMs: 35_000 },
+);
+console.log(ActivationStatus[answer.activation!.status], answer.activation!.response?.body);
