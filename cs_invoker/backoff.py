@@ -1,0 +1,30 @@
+"""Waits between attempts at something that is away for a while: exponential, jittered, capped."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+
+@dataclass(slots=True)
+class Backoff:
+    """The next wait after each failure. Each is drawn evenly from half of the step to all of it.
+
+    The jitter keeps processes that lost the same store from coming back in one wave.
+    """
+
+    first: timedelta = timedelta(milliseconds=50)
+    longest: timedelta = timedelta(seconds=2)
+    source: random.Random = field(default_factory=random.Random)
+    _failures: int = 0
+
+    def next(self) -> float:
+        """Seconds to wait after one more failure."""
+        step = min(self.first * 2 ** min(self._failures, 20), self.longest)
+        self._failures += 1
+        return step.total_seconds() * self.source.uniform(0.5, 1.0)
+
+    def reset(self) -> None:
+        """Forget the failures: the thing answered."""
+        self._failures = 0

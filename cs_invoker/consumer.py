@@ -1,0 +1,114 @@
+"""Receives deliveries of one topic while permits are free, and gives each to a handler of its own.
+
+Theory of operation: one loop receives at most as many messages as there are free permits, so whatever this process cannot
+start stays in the queue for others. A receive is never cancelled, because messages that it has just leased would be lost until
+their leases end: stopping waits for it (at most `wait`), and what it brings after that is handed back at once. A failing
+receive is tried again with jittered backoff: the loop recovers by itself when the store comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from cs_core.codeq import Delivery, Queue
+from cs_core.errors import UnavailableError
+
+from .backoff import Backoff
+from .permits import Permits
+
+_log = structlog.get_logger(__name__)
+
+Handler = Callable[[Delivery], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What is received, how much at once, and how long a receive waits for the first message."""
+
+    topic: str
+    batch: int
+    wait: timedelta
+    grace: timedelta
+    """How long handlers may go on after a stop before they are cancelled."""
+
+
+class Consumer:
+    """The receive loop of one topic."""
+
+    def __init__(self, queue: Queue, permits: Permits, intake: Intake, process: Handler, hand_back: Handler) -> None:
+        """`process` handles a delivery and never fails; `hand_back` returns one that was not looked at."""
+        self._queue = queue
+        self._permits = permits
+        self._intake = intake
+        self._process = process
+        self._hand_back = hand_back
+        self._stopped = asyncio.Event()
+        self._work: set[asyncio.Task[None]] = set()
+
+    @property
+    def inflight(self) -> int:
+        """Deliveries that are being processed."""
+        return len(self._work)
+
+    def stop(self) -> None:
+        """Receive no more. `run` returns when what was received has been processed or handed back."""
+        self._stopped.set()
+        self._permits.close()
+
+    async def run(self) -> None:
+        """Receive until `stop`, then drain."""
+        async with asyncio.TaskGroup() as group:
+            await self._receive(group)
+            await self._drain()
+
+    async def _receive(self, group: asyncio.TaskGroup) -> None:
+        backoff = Backoff()
+        while not self._stopped.is_set():
+            free = await self._permits.wait_free()
+            if self._stopped.is_set():
+                return
+            limit = min(free, self._intake.batch)
+            try:
+                deliveries = await self._queue.receive(self._intake.topic, limit=limit, wait=self._intake.wait)
+            except UnavailableError as error:
+                wait = backoff.next()
+                _log.warning("nothing can be received, trying again", reason=error.reason, wait_seconds=round(wait, 3))
+                await self._pause(wait)
+                continue
+            backoff.reset()
+            for delivery in deliveries:
+                self._start(group, delivery)
+
+    def _start(self, group: asyncio.TaskGroup, delivery: Delivery) -> None:
+        if self._stopped.is_set():
+            group.create_task(self._hand_back(delivery))
+            return
+        self._permits.take()
+        task = group.create_task(self._process(delivery))
+        self._work.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        self._permits.release()
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+        except TimeoutError:
+            return
+
+    async def _drain(self) -> None:
+        """Wait for the handlers; cancel those that outlast the grace. They hand their leases back."""
+        if not self._work:
+            return
+        _log.info("draining", inflight=len(self._work), grace_seconds=self._intake.grace.total_seconds())
+        _, late = await asyncio.wait(self._work, timeout=self._intake.grace.total_seconds())
+        for task in late:
+            task.cancel()
