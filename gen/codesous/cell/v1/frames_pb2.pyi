@@ -36,6 +36,7 @@ class ToCell(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     HOST_RESULT_FIELD_NUMBER: _builtins.int
     UNLOAD_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def load(self) -> Global___LoadBundle:
         """Make a version's code known to the cell."""
@@ -52,6 +53,10 @@ class ToCell(_message.Message):
     def unload(self) -> Global___UnloadBundle:
         """Forget a version's code."""
 
+    @_builtins.property
+    def check(self) -> Global___CheckSyntax:
+        """Look for syntax errors without running anything."""
+
     def __init__(
         self,
         *,
@@ -59,12 +64,13 @@ class ToCell(_message.Message):
         run: Global___Run | None = ...,
         host_result: Global___HostCallResult | None = ...,
         unload: Global___UnloadBundle | None = ...,
+        check: Global___CheckSyntax | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "host_result", b"host_result", "load", b"load", "run", b"run", "unload", b"unload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "frame", b"frame", "host_result", b"host_result", "load", b"load", "run", b"run", "unload", b"unload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "host_result", b"host_result", "load", b"load", "run", b"run", "unload", b"unload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "frame", b"frame", "host_result", b"host_result", "load", b"load", "run", b"run", "unload", b"unload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["load", "run", "host_result", "unload"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["load", "run", "host_result", "unload", "check"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -81,6 +87,8 @@ class FromCell(_message.Message):
     LOG_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     JAIL_FAILURE_FIELD_NUMBER: _builtins.int
+    IDLE_FIELD_NUMBER: _builtins.int
+    CHECK_RESULT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ready(self) -> Global___Ready:
         """The first frame of a cell: the jail holds."""
@@ -101,6 +109,14 @@ class FromCell(_message.Message):
     def jail_failure(self) -> Global___JailFailure:
         """The first frame of a cell that could not build its jail. It exits after it."""
 
+    @_builtins.property
+    def idle(self) -> Global___Idle:
+        """The cell is clean again after a run and takes the next one."""
+
+    @_builtins.property
+    def check_result(self) -> Global___CheckResult:
+        """The answer to `CheckSyntax`."""
+
     def __init__(
         self,
         *,
@@ -109,12 +125,14 @@ class FromCell(_message.Message):
         log: Global___LogLine | None = ...,
         result: Global___RunResult | None = ...,
         jail_failure: Global___JailFailure | None = ...,
+        idle: Global___Idle | None = ...,
+        check_result: Global___CheckResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "host_call", b"host_call", "jail_failure", b"jail_failure", "log", b"log", "ready", b"ready", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check_result", b"check_result", "frame", b"frame", "host_call", b"host_call", "idle", b"idle", "jail_failure", b"jail_failure", "log", b"log", "ready", b"ready", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "host_call", b"host_call", "jail_failure", b"jail_failure", "log", b"log", "ready", b"ready", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_result", b"check_result", "frame", b"frame", "host_call", b"host_call", "idle", b"idle", "jail_failure", b"jail_failure", "log", b"log", "ready", b"ready", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["ready", "host_call", "log", "result", "jail_failure"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["ready", "host_call", "log", "result", "jail_failure", "idle", "check_result"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -229,6 +247,9 @@ class Run(_message.Message):
     ENV_FIELD_NUMBER: _builtins.int
     LOG_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     RESULT_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    ERROR_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    STACK_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    HOST_CALLS_IN_FLIGHT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.int
     """Id of this run on this cell's connection, greater than every one before."""
     bundle_sha256: _builtins.str
@@ -245,6 +266,12 @@ class Run(_message.Message):
     """Bytes of log lines accepted from this run."""
     result_limit_bytes: _builtins.int
     """Bytes of result accepted from this run."""
+    error_limit_bytes: _builtins.int
+    """Bytes of error accepted from this run, the stack included."""
+    stack_limit_bytes: _builtins.int
+    """Bytes of an error's stack accepted from this run."""
+    host_calls_in_flight: _builtins.int
+    """Host calls that may wait for their answer at the same time."""
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Values for `cs.env.get`."""
@@ -261,14 +288,141 @@ class Run(_message.Message):
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         log_limit_bytes: _builtins.int = ...,
         result_limit_bytes: _builtins.int = ...,
+        error_limit_bytes: _builtins.int = ...,
+        stack_limit_bytes: _builtins.int = ...,
+        host_calls_in_flight: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_sha256", b"bundle_sha256", "context", b"context", "env", b"env", "event", b"event", "log_limit_bytes", b"log_limit_bytes", "memory_bytes", b"memory_bytes", "result_limit_bytes", b"result_limit_bytes", "run_id", b"run_id", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_sha256", b"bundle_sha256", "context", b"context", "env", b"env", "error_limit_bytes", b"error_limit_bytes", "event", b"event", "host_calls_in_flight", b"host_calls_in_flight", "log_limit_bytes", b"log_limit_bytes", "memory_bytes", b"memory_bytes", "result_limit_bytes", b"result_limit_bytes", "run_id", b"run_id", "stack_limit_bytes", b"stack_limit_bytes", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class CheckSyntax(_message.Message):
+    """Look for syntax errors without running anything."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FilesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    FILES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def files(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
+        """Text of the modules, by path within the bundle."""
+
+    def __init__(
+        self,
+        *,
+        files: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckSyntax: _TypeAlias = CheckSyntax  # noqa: Y015
+
+@_typing.final
+class CheckResult(_message.Message):
+    """The answer to `CheckSyntax`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedCompositeFieldContainer[Global___SyntaxFault]:
+        """What was found, in the order of the paths. Empty: nothing."""
+
+    def __init__(
+        self,
+        *,
+        faults: _abc.Iterable[Global___SyntaxFault] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faults", b"faults"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckResult: _TypeAlias = CheckResult  # noqa: Y015
+
+@_typing.final
+class SyntaxFault(_message.Message):
+    """A fault in the text of a module."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    COLUMN_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    file: _builtins.str
+    """Path of the module within the bundle."""
+    line: _builtins.int
+    """Line, counted from 1; 0 when not known."""
+    column: _builtins.int
+    """Column, counted from 1; 0 when not known."""
+    message: _builtins.str
+    """One sentence of the engine."""
+    def __init__(
+        self,
+        *,
+        file: _builtins.str = ...,
+        line: _builtins.int = ...,
+        column: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "file", b"file", "line", b"line", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SyntaxFault: _TypeAlias = SyntaxFault  # noqa: Y015
+
+@_typing.final
+class Idle(_message.Message):
+    """The cell is clean again after a run and takes the next one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.int
+    """Run whose context is gone."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Idle: _TypeAlias = Idle  # noqa: Y015
 
 @_typing.final
 class Ready(_message.Message):

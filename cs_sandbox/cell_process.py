@@ -1,0 +1,310 @@
+"""The supervisor's handle of one cell: its connection, its state, its clock, and the way to kill it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from enum import Enum
+from typing import Final
+
+from codesous.cell.v1 import frames_pb2
+from google.protobuf.message import DecodeError
+
+from cs_sandbox import frames
+from cs_sandbox.cell import BUNDLES_MAX
+from cs_sandbox.job import Diagnostic, HostCalls, JailError, Job, LogEntry, Outcome, SandboxError
+from cs_sandbox.run import Run
+from cs_sandbox.zygote_process import CellEnd, ForkedCell
+
+END_WAIT: Final = 0.5
+"""Seconds that we wait to be told how a cell ended before we say that we do not know."""
+RECYCLE_WAIT: Final = 2.0
+"""Seconds for a cell to clean up after a run."""
+MEMORY_SUSPICION: Final = 0.6
+"""A crash with this share of the memory limit resident is taken for exhausted memory."""
+
+
+class CellState(Enum):
+    """What a cell is doing."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    RESERVED = "reserved"
+    RUNNING = "running"
+    RECYCLING = "recycling"
+    GONE = "gone"
+
+
+class CellProcess(asyncio.Protocol):
+    """One cell. It serves one tenant at most in its life.
+
+    Args:
+        forked: what the zygote handed over. Owned from now on.
+        on_change: called with the cell after each change of its state.
+    """
+
+    def __init__(self, forked: ForkedCell, on_change: Callable[[CellProcess], None]) -> None:
+        self.pid = forked.pid
+        self.tenant: str | None = None
+        self.state = CellState.STARTING
+        self.layers: tuple[str, ...] = ()
+        self.missing_layers: tuple[str, ...] = ()
+        self.idle_since = 0.0
+        self.last_bundle = ""
+        self.kill_reason = ""
+        loop = asyncio.get_running_loop()
+        self._pidfd = forked.pidfd
+        self._connection = forked.connection
+        self._on_change = on_change
+        self._transport: asyncio.Transport | None = None
+        self._buffer = frames.FrameBuffer(frames.FROM_CELL_MAX)
+        self._ready: asyncio.Future[None] = loop.create_future()
+        self._ended: asyncio.Future[CellEnd] = loop.create_future()
+        self._checked: asyncio.Future[list[Diagnostic]] | None = None
+        self._bundles: dict[str, None] = {}
+        self._run: Run | None = None
+        self._last_run = 0
+        self._clock: asyncio.TimerHandle | None = None
+        self._grave: asyncio.Task[None] | None = None
+
+    # Life.
+
+    async def connect(self, timeout: timedelta) -> None:
+        """Wait until the cell has proven its jail. Raises `JailError` or `SandboxError`; the cell is gone then."""
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: self, self._connection)
+            async with asyncio.timeout(timeout.total_seconds()):
+                await self._ready
+        except TimeoutError:
+            self.kill("start")
+            raise SandboxError("a cell did not start in time") from None
+        except BaseException:
+            self.kill("start")
+            raise
+
+    @property
+    def reserved(self) -> bool:
+        """Whether the cell waits for the run that it was promised to."""
+        return self.state is CellState.RESERVED
+
+    def reserve(self) -> None:
+        """Promise an idle cell to a run."""
+        if self.state is CellState.IDLE:
+            self.state = CellState.RESERVED
+
+    def unreserve(self) -> None:
+        """Take the promise back."""
+        if self.state is CellState.RESERVED:
+            self.state = CellState.IDLE
+
+    @property
+    def burying(self) -> bool:
+        """Whether somebody waits to be told how the process ended."""
+        return self._grave is not None and not self._grave.done()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is ours."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream socket has no other
+        self._transport = transport
+
+    def kill(self, reason: str) -> None:
+        """Kill the process at once. What runs in it ends as a crash, unless its outcome was fixed before."""
+        self.kill_reason = self.kill_reason or reason
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        if self._transport is not None:
+            self._transport.abort()
+        self._close()
+
+    def ended(self, end: CellEnd) -> None:
+        """The zygote says how the process ended."""
+        if not self._ended.done():
+            self._ended.set_result(end)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """The process is gone, or we let it go."""
+        self._close()
+
+    def _close(self) -> None:
+        if self.state is CellState.GONE:
+            return
+        self._stop_clock()
+        if not self._ready.done():
+            self._ready.set_exception(SandboxError("a cell died while it started"))
+            self._ready.exception()
+        if self._checked is not None and not self._checked.done():
+            self._checked.set_exception(SandboxError("the cell died"))
+        run, self._run = self._run, None
+        if run is not None and not run.outcome.done():
+            self._grave = asyncio.get_running_loop().create_task(self._bury(run))
+        # A cell that lets go of its connection is of no more use, whatever it does.
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        self._set_state(CellState.GONE)
+
+    async def _bury(self, run: Run) -> None:
+        """Tell why the cell died under a run."""
+        try:
+            async with asyncio.timeout(END_WAIT):
+                end = await asyncio.shield(self._ended)
+        except TimeoutError:
+            run.crash("the cell died")
+            return
+        limit = run.job.limits.memory_bytes
+        if self.kill_reason == "breach":
+            run.crash("the cell broke its protocol", retryable=False)
+        elif not self.kill_reason and end.peak_bytes >= MEMORY_SUSPICION * limit and end.code != -signal.SIGSYS:
+            run.exhaust_memory()
+        elif end.code == -signal.SIGSYS:
+            run.crash("the cell made a system call that its jail forbids", retryable=False)
+        elif end.code < 0:
+            run.crash(f"the cell was ended by signal {-end.code}")
+        else:
+            run.crash("the cell ended")
+
+    def _set_state(self, state: CellState) -> None:
+        self.state = state
+        if state is CellState.IDLE:
+            self.idle_since = asyncio.get_running_loop().time()
+        self._on_change(self)
+
+    # Work.
+
+    async def run(
+        self,
+        job: Job,
+        host: HostCalls,
+        on_log: Callable[[LogEntry], None] | None,
+        cancel: asyncio.Event | None,
+        grace: timedelta,
+    ) -> Outcome:
+        """Run a job to its outcome. The cell must be idle; a cancelled task kills it."""
+        if self.state is not CellState.RESERVED or self.tenant != job.tenant:
+            raise SandboxError("the cell is not free for this tenant")
+        cold = self._last_run == 0
+        self._load(job)
+        self._last_run += 1
+        run = self._run = Run(job, self._last_run, host, self._send, on_log)
+        self._set_state(CellState.RUNNING)
+        self._start_clock((job.limits.wall + grace).total_seconds(), self._overrun)
+        self._send(run.request())
+        watch = None
+        if cancel is not None:
+            watch = asyncio.get_running_loop().create_task(self._cancel_on(cancel, run))
+        try:
+            outcome = await run.outcome
+        except asyncio.CancelledError:
+            run.cancel()
+            self.kill("cancel")
+            raise
+        finally:
+            if watch is not None:
+                watch.cancel()
+        return replace(outcome, cold=cold)
+
+    async def _cancel_on(self, cancel: asyncio.Event, run: Run) -> None:
+        await cancel.wait()
+        if not run.outcome.done():
+            run.cancel()
+            self.kill("cancel")
+
+    async def check_syntax(self, files: dict[str, bytes], timeout: timedelta) -> list[Diagnostic]:
+        """Compile modules without running them. Raises `SandboxError`, or `TimeoutError`; the cell is of no use then."""
+        self._checked = asyncio.get_running_loop().create_future()
+        self._send(frames_pb2.ToCell(check=frames_pb2.CheckSyntax(files=files)))
+        async with asyncio.timeout(timeout.total_seconds()):
+            return await self._checked
+
+    def _load(self, job: Job) -> None:
+        bundle = job.bundle
+        self.last_bundle = bundle.sha256
+        if bundle.sha256 in self._bundles:
+            del self._bundles[bundle.sha256]
+        else:
+            load = frames_pb2.LoadBundle(bundle_sha256=bundle.sha256, entry=bundle.entry, files=dict(bundle.files))
+            self._send(frames_pb2.ToCell(load=load))
+        self._bundles[bundle.sha256] = None
+        while len(self._bundles) > BUNDLES_MAX:
+            oldest = next(iter(self._bundles))
+            del self._bundles[oldest]
+            self._send(frames_pb2.ToCell(unload=frames_pb2.UnloadBundle(bundle_sha256=oldest)))
+
+    def _send(self, frame: frames_pb2.ToCell) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frames.encode(frame))
+
+    def _start_clock(self, seconds: float, action: Callable[[], None]) -> None:
+        self._stop_clock()
+        self._clock = asyncio.get_running_loop().call_later(seconds, action)
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+    def _overrun(self) -> None:
+        if self._run is not None:
+            self._run.time_out()
+        self.kill("timeout")
+
+    # Frames.
+
+    def data_received(self, data: bytes) -> None:
+        """Take the cell's frames; any breach of the protocol kills it."""
+        try:
+            for body in self._buffer.feed(data):
+                if self.state is CellState.GONE:
+                    return
+                self._dispatch(frames_pb2.FromCell.FromString(body))
+        except (frames.FrameError, DecodeError):
+            self.kill("breach")
+
+    def _dispatch(self, frame: frames_pb2.FromCell) -> None:
+        kind = frame.WhichOneof("frame")
+        if kind == "log":
+            self._running(frame.log.run_id).log(frame.log)
+        elif kind == "host_call":
+            self._running(frame.host_call.run_id).host_call(frame.host_call)
+        elif kind == "result":
+            self._take_result(frame.result)
+        elif kind == "idle":
+            self._take_idle(frame.idle)
+        elif kind == "ready" and self.state is CellState.STARTING:
+            self.layers, self.missing_layers = tuple(frame.ready.layers), tuple(frame.ready.missing_layers)
+            self._ready.set_result(None)
+            self._set_state(CellState.IDLE)
+        elif kind == "jail_failure" and self.state is CellState.STARTING:
+            self._ready.set_exception(JailError(frame.jail_failure.layer, frame.jail_failure.message))
+        elif kind == "check_result" and self._checked is not None and not self._checked.done():
+            self._checked.set_result(
+                [Diagnostic(f.file, f.line, f.column, f.message) for f in frame.check_result.faults]
+            )
+        else:
+            raise frames.FrameError(f"an unexpected frame: {kind}")
+
+    def _running(self, run_id: int) -> Run:
+        if self._run is None or self._run.run_id != run_id:
+            raise frames.FrameError("a frame for a run that is not live")
+        return self._run
+
+    def _take_result(self, frame: frames_pb2.RunResult) -> None:
+        run = self._running(frame.run_id)
+        run.finish(frame)
+        self._run = None
+        self._start_clock(RECYCLE_WAIT, lambda: self.kill("recycle"))
+        self._set_state(CellState.RECYCLING)
+
+    def _take_idle(self, frame: frames_pb2.Idle) -> None:
+        if self.state is not CellState.RECYCLING or frame.run_id != self._last_run:
+            raise frames.FrameError("idle out of turn")
+        self._stop_clock()
+        self._set_state(CellState.IDLE)

@@ -1,0 +1,365 @@
+"""The JavaScript engine: a small typed binding of QuickJS-ng's C API, one runtime and context per `Engine`.
+
+Theory of operation: the `quickjs-ng` wheel exports the engine's whole C API from its extension module. We bind that API
+rather than the wheel's Python classes because those have no module loader, no file names in stacks, cut strings at a NUL
+and measure time in CPU seconds. Everything here runs inside a jailed cell, never in a service: a mistake in the use of
+the C API costs one cell.
+
+Values are `JSValue` structs passed by value. A function here that returns one gives the caller a reference to free; a
+function that takes one does not take the reference. Native functions are given only primitives and never throw, so no
+frame of ours is ever on the stack above user code that could reach back into it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import struct
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import cffi
+
+_DECLARATIONS: Final = """
+typedef struct { uint64_t u; int64_t tag; } JSValue;
+typedef struct JSRuntime JSRuntime;
+typedef struct JSContext JSContext;
+typedef struct JSModuleDef JSModuleDef;
+typedef struct {
+    int64_t malloc_size, malloc_limit, memory_used_size, other[32];
+} JSMemoryUsage;
+typedef JSValue JSCFunctionData(JSContext *, JSValue, int, JSValue *, int, JSValue *);
+typedef JSModuleDef *JSModuleLoaderFunc(JSContext *, const char *, void *);
+typedef int JSInterruptHandler(JSRuntime *, void *);
+const char *JS_GetVersion(void);
+JSRuntime *JS_NewRuntime(void);
+void JS_FreeRuntime(JSRuntime *);
+void JS_SetMemoryLimit(JSRuntime *, size_t);
+void JS_SetMaxStackSize(JSRuntime *, size_t);
+void JS_ComputeMemoryUsage(JSRuntime *, JSMemoryUsage *);
+void JS_SetInterruptHandler(JSRuntime *, JSInterruptHandler *, void *);
+void JS_SetModuleLoaderFunc(JSRuntime *, void *, JSModuleLoaderFunc *, void *);
+int JS_ExecutePendingJob(JSRuntime *, JSContext **);
+bool JS_IsJobPending(JSRuntime *);
+JSContext *JS_NewContext(JSRuntime *);
+void JS_FreeContext(JSContext *);
+JSValue JS_Eval(JSContext *, const char *, size_t, const char *, int);
+JSValue JS_EvalFunction(JSContext *, JSValue);
+JSValue JS_GetModuleNamespace(JSContext *, JSModuleDef *);
+int JS_ResolveModule(JSContext *, JSValue);
+uint8_t *JS_WriteObject(JSContext *, size_t *, JSValue, int);
+JSValue JS_ReadObject(JSContext *, const uint8_t *, size_t, int);
+void js_free(JSContext *, void *);
+JSValue JS_GetException(JSContext *);
+bool JS_HasException(JSContext *);
+JSValue JS_ThrowOutOfMemory(JSContext *);
+JSValue JS_ThrowReferenceError(JSContext *, const char *, ...);
+JSValue JS_ThrowInternalError(JSContext *, const char *, ...);
+JSValue JS_Call(JSContext *, JSValue, JSValue, int, JSValue *);
+JSValue JS_GetPropertyStr(JSContext *, JSValue, const char *);
+int JS_SetPropertyStr(JSContext *, JSValue, const char *, JSValue);
+JSValue JS_NewObject(JSContext *);
+JSValue JS_NewStringLen(JSContext *, const char *, size_t);
+JSValue JS_ParseJSON(JSContext *, const char *, size_t, const char *);
+const char *JS_ToCStringLen2(JSContext *, size_t *, JSValue, bool);
+void JS_FreeCString(JSContext *, const char *);
+void JS_FreeValue(JSContext *, JSValue);
+JSValue JS_DupValue(JSContext *, JSValue);
+JSValue JS_NewCFunctionData(JSContext *, JSCFunctionData *, int, int, int, JSValue *);
+"""
+
+TAG_STRING: Final = -7
+TAG_ROPE: Final = -6
+TAG_MODULE: Final = -3
+TAG_OBJECT: Final = -1
+TAG_INT: Final = 0
+TAG_BOOL: Final = 1
+TAG_NULL: Final = 2
+TAG_UNDEFINED: Final = 3
+TAG_EXCEPTION: Final = 6
+TAG_FLOAT: Final = 8
+
+_EVAL_GLOBAL: Final = 0
+_EVAL_MODULE: Final = 1
+_EVAL_COMPILE_ONLY: Final = 1 << 5
+_BYTECODE: Final = 1
+
+ENGINE_VERSION: Final = "0.17"
+
+Value = Any
+"""A `JSValue` struct as cffi gives it."""
+
+
+def _library() -> Any:
+    spec = importlib.util.find_spec("_quickjs")
+    if spec is None or spec.origin is None:
+        raise ImportError("the quickjs-ng extension module is not installed")
+    loaded = ffi.dlopen(spec.origin)
+    version = ffi.string(loaded.JS_GetVersion()).decode()
+    if not version.startswith(ENGINE_VERSION + "."):
+        raise ImportError(f"QuickJS-ng {version} is not {ENGINE_VERSION}.x, whose C interface this module declares")
+    return loaded
+
+
+ffi = cffi.FFI()
+ffi.cdef(_DECLARATIONS)
+lib = _library()
+
+UNDEFINED: Final = (0, TAG_UNDEFINED)
+_EXCEPTION: Final = (0, TAG_EXCEPTION)
+
+_engines: dict[int, Engine] = {}
+"""Live engines by the addresses of their context and of their runtime."""
+
+
+def _address(pointer: Any) -> int:
+    return int(ffi.cast("intptr_t", pointer))
+
+
+class ScriptError(Exception):
+    """A JavaScript exception is pending on the engine. `take()` on the engine gives the thrown value."""
+
+
+class Engine:
+    """One runtime with one context.
+
+    Args:
+        memory_bytes: limit of the heap; past it allocations throw, or at worst crash the process.
+        stack_bytes: limit of the native stack that scripts may use.
+
+    Attributes:
+        deadline: `time.monotonic()` past which running code is interrupted by an exception that it cannot catch.
+        interrupted: whether that happened.
+    """
+
+    def __init__(self, memory_bytes: int = 0, stack_bytes: int = 512 * 1024) -> None:
+        self.deadline = float("inf")
+        self.interrupted = False
+        self.modules: Mapping[str, bytes] = {}
+        self.compiled: dict[str, bytes] = {}
+        self._natives: list[Callable[..., Any]] = []
+        self._runtime = lib.JS_NewRuntime()
+        if self._runtime == ffi.NULL:
+            raise MemoryError
+        lib.JS_SetMemoryLimit(self._runtime, memory_bytes)
+        lib.JS_SetMaxStackSize(self._runtime, stack_bytes)
+        self.context = lib.JS_NewContext(self._runtime)
+        if self.context == ffi.NULL:
+            raise MemoryError
+        self._job_context = ffi.new("JSContext **")
+        _engines[_address(self.context)] = _engines[_address(self._runtime)] = self
+        lib.JS_SetInterruptHandler(self._runtime, _on_interrupt, ffi.NULL)
+        lib.JS_SetModuleLoaderFunc(self._runtime, ffi.NULL, _on_load, ffi.NULL)
+
+    def set_memory_limit(self, memory_bytes: int) -> None:
+        """Limit the heap to `memory_bytes` in all."""
+        lib.JS_SetMemoryLimit(self._runtime, memory_bytes)
+
+    def memory_bytes(self) -> int:
+        """Bytes that the heap holds now."""
+        usage = ffi.new("JSMemoryUsage *")
+        lib.JS_ComputeMemoryUsage(self._runtime, usage)
+        return int(usage.malloc_size)
+
+    def close(self) -> None:
+        """Free the context and the runtime. Every value must have been freed before."""
+        del _engines[_address(self.context)], _engines[_address(self._runtime)]
+        lib.JS_FreeContext(self.context)
+        lib.JS_FreeRuntime(self._runtime)
+
+    # Values.
+
+    def free(self, value: Value) -> None:
+        """Give a reference back."""
+        lib.JS_FreeValue(self.context, value)
+
+    def checked(self, value: Value) -> Value:
+        """The value itself; raises `ScriptError` when it is the mark of a pending exception."""
+        if value.tag == TAG_EXCEPTION:
+            raise ScriptError
+        return value
+
+    def take(self) -> Value:
+        """The pending exception's value, which is then no longer pending."""
+        return lib.JS_GetException(self.context)
+
+    def text(self, value: Value) -> str:
+        """A value as text; lone surrogates become U+FFFD. Raises `ScriptError` for what has no text."""
+        size = ffi.new("size_t *")
+        pointer = lib.JS_ToCStringLen2(self.context, size, value, False)
+        if pointer == ffi.NULL:
+            raise ScriptError
+        try:
+            raw: bytes = ffi.unpack(pointer, size[0]) if size[0] else b""
+        finally:
+            lib.JS_FreeCString(self.context, pointer)
+        return decode(raw)
+
+    def to_python(self, value: Value) -> Any:
+        """A primitive as a Python value; an object or a symbol becomes None."""
+        tag = value.tag
+        if tag in (TAG_STRING, TAG_ROPE):
+            return self.text(value)
+        if tag == TAG_INT:
+            return int(ffi.cast("int32_t", value.u))
+        if tag == TAG_FLOAT:
+            return struct.unpack("d", struct.pack("Q", value.u))[0]
+        if tag == TAG_BOOL:
+            return bool(value.u & 1)
+        return None
+
+    def to_value(self, item: Any) -> Value:
+        """A Python primitive as a value; a value is passed through."""
+        if item is None:
+            return UNDEFINED
+        if isinstance(item, bool):
+            return (int(item), TAG_BOOL)
+        if isinstance(item, int) and -(2**31) <= item < 2**31:
+            return (item & 0xFFFFFFFF, TAG_INT)
+        if isinstance(item, int | float):
+            return (struct.unpack("Q", struct.pack("d", float(item)))[0], TAG_FLOAT)
+        if isinstance(item, str):
+            raw = item.encode("utf-8", "surrogatepass")
+            return lib.JS_NewStringLen(self.context, raw, len(raw))
+        return item
+
+    def parse_json(self, raw: bytes) -> Value:
+        """The value of a JSON text. Raises `ScriptError`."""
+        return self.checked(lib.JS_ParseJSON(self.context, raw + b"\0", len(raw), b"<json>"))
+
+    def get(self, value: Value, name: str) -> Value:
+        """A property of an object. Raises `ScriptError`."""
+        return self.checked(lib.JS_GetPropertyStr(self.context, value, name.encode()))
+
+    def native_object(self, functions: Mapping[str, Callable[..., Any]]) -> Value:
+        """An object whose methods call Python. They are given primitives and give back a primitive or a value."""
+        target = lib.JS_NewObject(self.context)
+        for name, function in functions.items():
+            self._natives.append(function)
+            native = lib.JS_NewCFunctionData(self.context, _on_native, 0, len(self._natives) - 1, 0, ffi.NULL)
+            if lib.JS_SetPropertyStr(self.context, target, name.encode(), native) < 0:
+                raise ScriptError
+        return target
+
+    def native(self, index: int, arguments: list[Any]) -> Any:
+        """Call the native function of that number."""
+        return self._natives[index](*arguments)
+
+    # Code.
+
+    def call(self, function: Value, *arguments: Any) -> Value:
+        """Call a function with primitives and values; values keep their references. Raises `ScriptError`."""
+        values = ffi.new("JSValue[]", [self.to_value(item) for item in arguments])
+        try:
+            return self.checked(lib.JS_Call(self.context, function, UNDEFINED, len(arguments), values))
+        finally:
+            for index, item in enumerate(arguments):
+                if isinstance(item, str):
+                    self.free(values[index])
+
+    def run_pending_job(self) -> bool:
+        """Run one promise job; False when there is none. Raises `ScriptError`."""
+        done = lib.JS_ExecutePendingJob(self._runtime, self._job_context)
+        if done < 0:
+            raise ScriptError
+        return bool(done)
+
+    def compile_script(self, source: bytes, name: str) -> bytes:
+        """Bytecode of a script. Raises `ScriptError`."""
+        return self._bytecode(self._compile(source, name, _EVAL_GLOBAL))
+
+    def run_bytecode(self, bytecode: bytes) -> Value:
+        """The completion value of a script that `compile_script` made. Raises `ScriptError`."""
+        return self.checked(lib.JS_EvalFunction(self.context, self._read(bytecode)))
+
+    def module(self, name: str) -> Value:
+        """A module of `modules`, with all that it imports, not evaluated. The context owns it. Raises `ScriptError`."""
+        if name in self.compiled:
+            module = self._read(self.compiled[name])
+            if lib.JS_ResolveModule(self.context, module) < 0:
+                raise ScriptError
+            return module
+        module = self._compile(self.modules[name], name, _EVAL_MODULE)
+        self.compiled[name] = self._bytecode(module, keep=True)
+        return module
+
+    def evaluate(self, module: Value) -> Value:
+        """Start a module: the promise of its end. Raises `ScriptError` when it cannot be linked."""
+        return self.checked(lib.JS_EvalFunction(self.context, module))
+
+    def namespace(self, module: Value) -> Value:
+        """The namespace object of a module."""
+        return self.checked(lib.JS_GetModuleNamespace(self.context, ffi.cast("JSModuleDef *", module.u)))
+
+    def _compile(self, source: bytes, name: str, kind: int) -> Value:
+        # The engine wants a terminating NUL; a NUL within the text is an error that it reports itself.
+        raw = source.removeprefix(b"\xef\xbb\xbf")
+        return self.checked(lib.JS_Eval(self.context, raw + b"\0", len(raw), name.encode(), kind | _EVAL_COMPILE_ONLY))
+
+    def _bytecode(self, value: Value, *, keep: bool = False) -> bytes:
+        size = ffi.new("size_t *")
+        pointer = lib.JS_WriteObject(self.context, size, value, _BYTECODE)
+        if not keep:
+            self.free(value)
+        if pointer == ffi.NULL:
+            raise ScriptError
+        try:
+            return bytes(ffi.buffer(pointer, size[0]))
+        finally:
+            lib.js_free(self.context, pointer)
+
+    def _read(self, bytecode: bytes) -> Value:
+        return self.checked(lib.JS_ReadObject(self.context, bytecode, len(bytecode), _BYTECODE))
+
+    def load(self, name: str) -> Any:
+        """The engine asks for a module by its normalised name: a `JSModuleDef *`, or NULL with an exception pending."""
+        if name not in self.modules:
+            lib.JS_ThrowReferenceError(self.context, b"%s", ffi.new("char[]", f"cannot find module '{name}'".encode()))
+            return ffi.NULL
+        try:
+            module = self.module(name)
+        except ScriptError:
+            return ffi.NULL
+        self.free(module)
+        return ffi.cast("JSModuleDef *", module.u)
+
+
+def decode(raw: bytes) -> str:
+    """Text of the engine's UTF-8, in which a lone surrogate is three bytes: each becomes U+FFFD."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        text = raw.decode("utf-8", "surrogatepass")
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+# The callbacks below are made once, before any fork: making one allocates executable memory, which the jail refuses.
+
+
+@ffi.callback("JSInterruptHandler")  # type: ignore[untyped-decorator]
+def _on_interrupt(runtime: Any, _opaque: Any) -> int:
+    engine = _engines[_address(runtime)]
+    if time.monotonic() < engine.deadline:
+        return 0
+    engine.interrupted = True
+    return 1
+
+
+@ffi.callback("JSModuleLoaderFunc")  # type: ignore[untyped-decorator]
+def _on_load(context: Any, name: Any, _opaque: Any) -> Any:
+    try:
+        return _engines[_address(context)].load(ffi.string(name).decode("utf-8", "replace"))
+    except MemoryError:
+        lib.JS_ThrowOutOfMemory(context)
+        return ffi.NULL
+
+
+@ffi.callback("JSCFunctionData")  # type: ignore[untyped-decorator]
+def _on_native(context: Any, _this: Any, count: int, values: Any, index: int, _data: Any) -> Any:
+    engine = _engines[_address(context)]
+    try:
+        return engine.to_value(engine.native(index, [engine.to_python(values[n]) for n in range(count)]))
+    except ScriptError:
+        return _EXCEPTION
+    except MemoryError:
+        return lib.JS_ThrowOutOfMemory(context)

@@ -1,0 +1,1 @@
+(function (host) { "use strict"; return { __proto__: null }; });

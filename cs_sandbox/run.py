@@ -1,0 +1,226 @@
+"""One run as the supervisor sees it: frames in, an `Outcome` out. Nothing that a cell says is believed unchecked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from codesous.cell.v1 import frames_pb2
+from codesous.type.v1 import log_entry_pb2
+
+from cs_sandbox import result
+from cs_sandbox.activation import LOG_LINE_COST
+from cs_sandbox.frames import FrameError
+from cs_sandbox.job import (
+    ActivationStatus,
+    FunctionResponse,
+    HostCallError,
+    HostCalls,
+    InvocationError,
+    Job,
+    LogEntry,
+    Outcome,
+)
+from cs_sandbox.response import ResponseFault, check_response
+
+HOST_VALUE_MAX: Final = 16 * 1024 * 1024
+_METHOD: Final = re.compile(r"[a-z]{1,32}\.[a-z_]{1,32}")
+_logger = logging.getLogger(__name__)
+
+
+class Run:
+    """The state of one run.
+
+    Args:
+        job: what runs.
+        run_id: its number on the cell's connection.
+        host: performs its host calls.
+        send: sends a frame to the cell.
+        on_log: called with each line as it comes; must not raise.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        run_id: int,
+        host: HostCalls,
+        send: Callable[[frames_pb2.ToCell], None],
+        on_log: Callable[[LogEntry], None] | None,
+    ) -> None:
+        self.job = job
+        self.run_id = run_id
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.began = asyncio.get_running_loop().time()
+        self._start = datetime.now(UTC)
+        self._host = host
+        self._send = send
+        self._on_log = on_log
+        self._logs: list[LogEntry] = []
+        self._log_bytes = 0
+        self._log_cut = False
+        self._last_call = 0
+        self._calls: dict[int, asyncio.Task[None]] = {}
+        self._attempt = int(job.context.get("attempt", 1))
+
+    def request(self) -> frames_pb2.ToCell:
+        """The frame that starts the run."""
+        limits = self.job.limits
+        return frames_pb2.ToCell(
+            run=frames_pb2.Run(
+                run_id=self.run_id,
+                bundle_sha256=self.job.bundle.sha256,
+                event=self.job.event,
+                context=json.dumps(dict(self.job.context)).encode(),
+                memory_bytes=limits.memory_bytes,
+                timeout_ms=max(1, int(limits.wall.total_seconds() * 1000)),
+                env=dict(self.job.env),
+                log_limit_bytes=limits.log_bytes,
+                result_limit_bytes=limits.result_bytes,
+                error_limit_bytes=limits.error_bytes,
+                stack_limit_bytes=limits.stack_bytes,
+                host_calls_in_flight=limits.host_calls_in_flight,
+            )
+        )
+
+    def log(self, line: frames_pb2.LogLine) -> None:
+        """Take a line, cut to what is left of the limit. Raises `FrameError` when a cell ignores the limit."""
+        size = len(line.message.encode()) + LOG_LINE_COST
+        self._log_bytes += size
+        limit = self.job.limits.log_bytes
+        if self._log_cut:
+            if self._log_bytes > 4 * limit + FROM_CELL_SLACK:
+                raise FrameError("the cell goes on logging past its limit")
+            return
+        level = (
+            line.level if line.level in log_entry_pb2.LogLevel.values() and line.level else log_entry_pb2.LOG_LEVEL_INFO
+        )
+        if self._log_bytes <= limit:
+            self._keep(level, line.message)
+            return
+        self._log_cut = True
+        if (left := limit - (self._log_bytes - size) - LOG_LINE_COST) > 0:
+            self._keep(level, result.cut(line.message, left))
+        self._keep(log_entry_pb2.LOG_LEVEL_WARN, f"the log was cut here: its limit is {limit} bytes")
+
+    def _keep(self, level: log_entry_pb2.LogLevel.ValueType, message: str) -> None:
+        entry = LogEntry(level=level, message=message, attempt=self._attempt)
+        entry.time.FromDatetime(datetime.now(UTC))
+        self._logs.append(entry)
+        if self._on_log is not None:
+            self._on_log(entry)
+
+    def host_call(self, call: frames_pb2.HostCall) -> None:
+        """Begin a host call. Raises `FrameError` when the cell breaks a rule that the guest keeps."""
+        if call.call_id <= self._last_call or not _METHOD.fullmatch(call.method):
+            raise FrameError("a host call with an id or a method that cannot be")
+        if len(self._calls) >= self.job.limits.host_calls_in_flight:
+            raise FrameError("more host calls in flight than allowed")
+        self._last_call = call.call_id
+        task = asyncio.get_running_loop().create_task(self._perform(call))
+        self._calls[call.call_id] = task
+
+    async def _perform(self, call: frames_pb2.HostCall) -> None:
+        answer = frames_pb2.HostCallResult(run_id=self.run_id, call_id=call.call_id)
+        try:
+            value = await self._host.call(call.method, _arguments(call.arguments))
+            answer.value = b"" if value is None else json.dumps(value).encode()
+            if len(answer.value) > HOST_VALUE_MAX:
+                raise HostCallError("CS_VALIDATION_TOO_LARGE", f"{call.method}: the answer is too large")  # noqa: TRY301
+        except HostCallError as fault:
+            answer.error.CopyFrom(InvocationError(reason=fault.reason, message=fault.message))
+        except Exception:
+            _logger.exception("host call %s failed", call.method)
+            answer.error.CopyFrom(InvocationError(reason="CS_INTERNAL", message=f"{call.method} failed"))
+        # Out of the table before the answer leaves: the guest may call again at once.
+        self._calls.pop(call.call_id, None)
+        if not self.outcome.done():
+            self._send(frames_pb2.ToCell(host_result=answer))
+
+    def finish(self, frame: frames_pb2.RunResult) -> None:
+        """Take the cell's result. Raises `FrameError` when it is not what a cell may send."""
+        wall = self.job.limits.wall
+        if asyncio.get_running_loop().time() - self.began > wall.total_seconds():
+            self.time_out()
+        elif frame.WhichOneof("outcome") == "response":
+            self._succeed(frame)
+        elif frame.WhichOneof("outcome") == "error":
+            self._fail(frame)
+        else:
+            raise FrameError("a result that says nothing")
+
+    def _succeed(self, frame: frames_pb2.RunResult) -> None:
+        if frame.response.ByteSize() > self.job.limits.result_bytes:
+            raise FrameError("a response over its limit")
+        try:
+            check_response(frame.response)
+        except ResponseFault as fault:
+            raise FrameError(f"a response that breaks a rule: {fault}") from None
+        self.settle(ActivationStatus.ACTIVATION_STATUS_SUCCESS, response=frame.response, peak=frame.peak_memory_bytes)
+
+    def _fail(self, frame: frames_pb2.RunResult) -> None:
+        error = frame.error
+        if error.reason not in result.RUNTIME_REASONS or error.ByteSize() > self.job.limits.error_bytes:
+            raise FrameError("an error that a cell may not give")
+        if error.reason == result.TIMEOUT:
+            self.time_out()
+        else:
+            self.settle(ActivationStatus.ACTIVATION_STATUS_ERROR, error=error, peak=frame.peak_memory_bytes)
+
+    def time_out(self) -> None:
+        """End the run as TIMEOUT."""
+        wall_ms = int(self.job.limits.wall.total_seconds() * 1000)
+        self.settle(ActivationStatus.ACTIVATION_STATUS_TIMEOUT, error=result.timeout_error(wall_ms))
+
+    def cancel(self) -> None:
+        """End the run as CANCELLED."""
+        cancelled = result.error(result.CANCELLED, "the activation was cancelled while it ran")
+        self.settle(ActivationStatus.ACTIVATION_STATUS_CANCELLED, error=cancelled)
+
+    def crash(self, message: str, *, retryable: bool = True) -> None:
+        """End the run as ERROR because its cell died."""
+        crashed = result.error(result.CRASH, message)
+        crashed.retryable = retryable
+        self.settle(ActivationStatus.ACTIVATION_STATUS_ERROR, error=crashed)
+
+    def exhaust_memory(self) -> None:
+        """End the run as ERROR because its cell died of the memory that it used."""
+        exhausted = result.memory_error(self.job.limits.memory_bytes)
+        self.settle(ActivationStatus.ACTIVATION_STATUS_ERROR, error=exhausted)
+
+    def settle(
+        self,
+        status: ActivationStatus,
+        response: FunctionResponse | None = None,
+        error: InvocationError | None = None,
+        peak: int = 0,
+    ) -> None:
+        """Fix the outcome; the first one stays. Host calls that are still running are cancelled."""
+        for task in self._calls.values():
+            task.cancel()
+        if not self.outcome.done():
+            end = datetime.now(UTC)
+            self.outcome.set_result(
+                Outcome(status, response, error, self._logs, self._start, end, cold=False, peak_memory=peak)
+            )
+
+
+FROM_CELL_SLACK: Final = 4 * 1024 * 1024
+
+
+def _arguments(raw: bytes) -> list[Any]:
+    """The arguments of a host call. Lone surrogates, which no store takes, become U+FFFD."""
+    try:
+        found = json.loads(raw)
+        if b"\\u" in raw:
+            text = json.dumps(found, ensure_ascii=False)
+            found = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    except (ValueError, RecursionError):
+        raise HostCallError("CS_VALIDATION_MALFORMED", "the arguments are not JSON, or nested too deep") from None
+    if not isinstance(found, list):
+        raise HostCallError("CS_VALIDATION_MALFORMED", "the arguments are not a list")
+    return found
