@@ -183,6 +183,21 @@ class Engine:
         """The pending exception's value, which is then no longer pending."""
         return lib.JS_GetException(self.context)
 
+    def describe(self) -> tuple[str, str]:
+        """Message and stack of the pending exception, which is then no longer pending."""
+        raised = self.take()
+        found = ["", ""]
+        for index, name in enumerate(("message", "stack")):
+            try:
+                value = self.get(raised, name)
+            except ScriptError:
+                self.free(self.take())
+            else:
+                found[index] = str(self.to_python(value) or "")
+                self.free(value)
+        self.free(raised)
+        return found[0], found[1]
+
     def text(self, value: Value) -> str:
         """A value as text; lone surrogates become U+FFFD. Raises `ScriptError` for what has no text."""
         size = ffi.new("size_t *")

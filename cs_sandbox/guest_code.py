@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from cs_sandbox.engine import Engine
+from cs_sandbox.engine import Engine, ScriptError
 
 GUEST_PREFIX = "cs:"
 """File names of guest scripts in stacks begin with this; their lines are left out of what users see."""
@@ -32,4 +32,7 @@ def guest_code() -> GuestCode:
 
 def _compile(engine: Engine, name: str) -> bytes:
     source = resources.files("cs_sandbox").joinpath("guest", f"{name}.js").read_bytes()
-    return engine.compile_script(source, f"{GUEST_PREFIX}{name}")
+    try:
+        return engine.compile_script(source, f"{GUEST_PREFIX}{name}")
+    except ScriptError:
+        raise SyntaxError(f"guest script {name}: {engine.describe()}") from None

@@ -96,7 +96,7 @@ class Job:
 class Outcome:
     """How an activation ended. Exactly one of `response` and `error` is set."""
 
-    status: ActivationStatus
+    status: ActivationStatus.ValueType
     response: FunctionResponse | None
     error: InvocationError | None
     logs: Sequence[LogEntry]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from codesous.cell.v1 import frames_pb2
@@ -63,10 +64,19 @@ def success(run: frames_pb2.Run, response: function_response_pb2.FunctionRespons
     return frames_pb2.RunResult(response=response)
 
 
-def failure(
-    run: frames_pb2.Run, kind: str, name: str, message: str, stack: str, near_memory_limit: Callable[[], bool]
-) -> frames_pb2.RunResult:
+@dataclass(frozen=True, slots=True)
+class Thrown:
     """What the guest reports: `kind` is one of its own words, or the reason of the host call that was not caught."""
+
+    kind: str
+    name: str
+    message: str
+    stack: str
+
+
+def failure(run: frames_pb2.Run, thrown: Thrown, near_memory_limit: Callable[[], bool]) -> frames_pb2.RunResult:
+    """The error for what the guest reports."""
+    kind, name, message = thrown.kind, thrown.name, thrown.message
     if kind == "response":
         return frames_pb2.RunResult(error=error(BAD_RESPONSE, message))
     if kind == "size":
@@ -79,8 +89,8 @@ def failure(
     if out_of_memory or (kind == "null" and near_memory_limit()):
         return memory_limit(run)
     if kind == CAPABILITY_DENIED:
-        return frames_pb2.RunResult(error=fit(run, error(CAPABILITY_DENIED, message, name, clean_stack(stack))))
-    stack = clean_stack(stack)
+        return frames_pb2.RunResult(error=fit(run, error(CAPABILITY_DENIED, message, name, clean_stack(thrown.stack))))
+    stack = clean_stack(thrown.stack)
     if name == "SyntaxError" and (position := _POSITION.match(stack)):
         message = f"{message} ({position.group(1)})"
     return frames_pb2.RunResult(error=fit(run, error(EXCEPTION, message, name, stack)))

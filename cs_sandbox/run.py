@@ -194,7 +194,7 @@ class Run:
 
     def settle(
         self,
-        status: ActivationStatus,
+        status: ActivationStatus.ValueType,
         response: FunctionResponse | None = None,
         error: InvocationError | None = None,
         peak: int = 0,

@@ -1,8 +1,8 @@
 """The seccomp allowlist of a cell, as a BPF program that the zygote builds once and every cell loads.
 
 Everything that is not listed kills the process. Three calls answer a distinctive error when they are made with a magic
-first argument, so that a cell can prove at start that it is this very filter that judges its calls: without it the kernel
-would answer something else. With any other argument they kill.
+first argument, so that a cell can prove at start that it is this very filter that judges its calls: without it the
+kernel would answer something else. With any other argument they kill.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ ALLOWED: Final = (
     "clock_gettime",
     "clock_getres",
     "gettimeofday",
+    "getrusage",
     "time",
     "getrandom",
     "futex",

@@ -16,7 +16,7 @@ _POSITION: Final = re.compile(r"at (?:.*\()?(\S+?):(\d+):(\d+)\)?\s*$", re.MULTI
 
 
 def find_faults(files: Mapping[str, bytes]) -> list[frames_pb2.SyntaxFault]:
-    """Compile every module of a bundle with what it imports and report each distinct fault once, without running any."""
+    """Compile every module of a bundle with what it imports and report each fault once; none is run."""
     faults: dict[tuple[str, int, int, str], frames_pb2.SyntaxFault] = {}
     for path in sorted(files):
         if path.endswith(MODULE_SUFFIXES) and (fault := _compile(path, files)) is not None:
@@ -37,19 +37,7 @@ def _compile(path: str, files: Mapping[str, bytes]) -> frames_pb2.SyntaxFault | 
 
 
 def _fault(engine: Engine, path: str) -> frames_pb2.SyntaxFault:
-    raised = engine.take()
-    parts = []
-    for name in ("message", "stack"):
-        try:
-            value = engine.get(raised, name)
-        except ScriptError:
-            engine.free(engine.take())
-            parts.append("")
-        else:
-            parts.append(str(engine.to_python(value) or ""))
-            engine.free(value)
-    engine.free(raised)
-    message, stack = parts
+    message, stack = engine.describe()
     position = _POSITION.search(stack)
     if position is None:
         return frames_pb2.SyntaxFault(file=path, message=message or "the module cannot be compiled")

@@ -1,9 +1,9 @@
 """The zygote: a process that has imported what a cell needs and forks cells on demand.
 
 Theory of operation: the control socket keeps message boundaries. The first message holds the settings; after it each
-message of the supervisor asks for one cell. The answer carries the cell's end of a fresh socket pair and a pidfd as
-passed descriptors. The zygote reaps its cells and tells how each ended. It has one thread, opens no connection, and ends
-when the supervisor's end closes or the supervisor dies. Cells die with it.
+message of the supervisor asks for one cell. The answer carries the supervisor's end of a fresh socket pair and a pidfd
+as passed descriptors. The zygote reaps its cells and tells how each ended. It has one thread, opens no connection, and
+ends when the supervisor's end closes or the supervisor dies. Cells die with it.
 
 Run as `python -I -m cs_sandbox.zygote FD`.
 """
@@ -11,7 +11,6 @@ Run as `python -I -m cs_sandbox.zygote FD`.
 from __future__ import annotations
 
 import array
-import ctypes
 import gc
 import json
 import os
@@ -24,8 +23,7 @@ from typing import Any, Final, NoReturn
 
 from codesous.cell.v1 import frames_pb2
 
-from cs_sandbox import cell, engine, frames, jail, namespaces, seccomp_rules
-from cs_sandbox.guest_code import guest_code
+from cs_sandbox import activation, cell, frames, jail, namespaces, seccomp_rules
 
 _MESSAGE_MAX: Final = 65536
 _HEADROOM: Final = 128 * 1024 * 1024
@@ -134,10 +132,13 @@ def main() -> None:
     if not settings:
         return
     os.environ.clear()
-    guest_code()
-    engine.Engine().close()
-    ctypes.set_errno(0)
-    Zygote(control, json.loads(settings)).serve()
+    try:
+        activation.warm_up()
+        zygote = Zygote(control, json.loads(settings))
+    except Exception as fault:  # noqa: BLE001 - whatever it is, the supervisor is to hear of it
+        control.send(json.dumps({"broken": f"{type(fault).__name__}: {fault}"}).encode())
+        return
+    zygote.serve()
 
 
 if __name__ == "__main__":

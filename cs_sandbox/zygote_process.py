@@ -141,6 +141,9 @@ class ZygoteProcess:
             self.pid = int(message["ready"])
             if self._ready is not None and not self._ready.done():
                 self._ready.set_result(None)
+        elif "broken" in message:
+            if self._ready is not None and not self._ready.done():
+                self._ready.set_exception(SandboxError(f"the sandbox's zygote cannot start: {message['broken']}"))
         elif "ended" in message:
             self._on_end(int(message["ended"]), CellEnd(int(message["code"]), int(message["peak"])))
         elif "forked" in message:

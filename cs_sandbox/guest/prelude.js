@@ -5,7 +5,7 @@
 // `native` holds functions of the cell; they take and give primitives, and no reference to them leaves this file.
 (function (native, limits) {
   "use strict";
-  const { log, call, timer, clear, now, random, remaining, lazy, header, cookie, respond, fail } = native;
+  const { log, call, timer, clear, random, digest, remaining, lazy, header, cookie, respond, fail } = native;
   const { result: RESULT_LIMIT, args: ARGUMENT_LIMIT } = limits;
   const G = globalThis;
   const { apply, ownKeys, defineProperty, getOwnPropertyDescriptor } = Reflect;
@@ -190,11 +190,10 @@
 
   let made;
   function web() {
-    if (made === undefined) made = lazy()({ __proto__: null, random, now });
+    if (made === undefined) made = lazy()({ __proto__: null, random, digest });
     return made;
   }
-  for (const name of ["TextEncoder", "TextDecoder", "URL", "URLSearchParams", "structuredClone", "crypto", "Headers", "Response",
-    "AbortController", "AbortSignal", "Event", "EventTarget"]) {
+  for (const name of ["TextEncoder", "TextDecoder", "URL", "URLSearchParams", "structuredClone", "crypto", "Headers", "Response"]) {
     if (getOwnPropertyDescriptor(G, name) !== undefined) continue;
     defineProperty(G, name, {
       __proto__: null, configurable: true, enumerable: false,
