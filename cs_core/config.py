@@ -1,0 +1,237 @@
+"""The one settings tree: a TOML file, then the environment on top of it; unknown keys are refused in both.
+
+The environment variable of a setting is `CS_<SECTION>__<KEY>`, for example `CS_STORE__URL`. Durations are in seconds,
+sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import ValidationError as PydanticError
+
+_PREFIX = "CS_"
+KIB = 1024
+MIB = 1024 * 1024
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the message names each key and where it stands."""
+
+
+class Section(BaseModel):
+    """A part of the tree: fixed once it is read, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoreSettings(Section):
+    """The store: any server of the Redis protocol."""
+
+    url: str = Field("redis://127.0.0.1:6379/0", description="Where the store is: redis://, rediss:// or unix://.")
+    partitions: int = Field(16, ge=1, le=1024, description="Partitions of the installation; fixed once it is made.")
+    timeout: float = Field(2.0, gt=0, le=60, description="Longest wait for one command, in seconds.")
+
+
+class CodeqSettings(Section):
+    """The queue."""
+
+    driver: Literal["kv", "memory"] = Field("kv", description="Driver: kv runs on the store, memory is for tests.")
+    lease: float = Field(15.0, gt=0, le=900, description="Length of a delivery's lease, in seconds.")
+    poll_interval: float = Field(0.2, gt=0, le=10, description="Slow poll that covers a lost bell, in seconds.")
+    max_deliveries: int = Field(3, ge=1, le=100, description="Deliveries after which a message is given up.")
+
+
+class IamSettings(Section):
+    """Identity and authorisation."""
+
+    issuer: str = Field("https://dev.code-sous.invalid", description="Issuer that tokens must name.")
+    audience: str = Field("code-sous", description="Audience that tokens must name.")
+    jwks_url: str = Field("", description="Where the keys are: file://, http:// or https://.")
+    jwks_refresh: float = Field(60.0, gt=0, description="Shortest time between two fetches of the keys, in seconds.")
+    leeway: float = Field(5.0, ge=0, le=300, description="Clock difference that is forgiven, in seconds.")
+    token_cache: int = Field(4096, ge=0, description="Verified tokens that are remembered until they expire.")
+    role_actions: dict[str, list[str]] = Field(
+        default_factory=lambda: {
+            "admin": ["cs:*"],
+            "developer": ["cs:function:*", "cs:alias:*", "cs:activation:*", "cs:schedule:*", "cs:worker:*"],
+            "viewer": ["cs:*:read"],
+            "*": ["cs:function:invoke"],
+        },
+        description="Action patterns by role; `*` is every authenticated principal.",
+    )
+
+
+class LimitSettings(Section):
+    """Every limit of the platform."""
+
+    bundle_bytes: int = Field(16 * MIB, gt=0, description="Canonical bundle, in bytes.")
+    bundle_files: int = Field(1000, gt=0, description="Files in a bundle.")
+    draft_ttl: float = Field(86_400.0, gt=0, description="Life of a draft, in seconds.")
+    activation_ttl: float = Field(604_800.0, gt=0, description="Life of an ended activation's record, in seconds.")
+    http_body_bytes: int = Field(6 * MIB, gt=0, description="Body or event of an invocation, in bytes.")
+    http_header_bytes: int = Field(64 * KIB, gt=0, description="Headers of a web request, in bytes.")
+    http_query_bytes: int = Field(16 * KIB, gt=0, description="Query string of a web request, in bytes.")
+    result_bytes: int = Field(256 * KIB, gt=0, description="Result of a function, in bytes.")
+    error_bytes: int = Field(64 * KIB, gt=0, description="Error of a function, in bytes.")
+    stack_bytes: int = Field(8 * KIB, gt=0, description="Stack within an error, in bytes.")
+    log_bytes: int = Field(MIB, gt=0, description="Log lines of one activation, in bytes.")
+    timeout_default: float = Field(3.0, gt=0, description="Time limit by HTTP and API when none is set, in seconds.")
+    timeout_max: float = Field(30.0, gt=0, description="Longest time limit by HTTP and API, in seconds.")
+    worker_timeout_default: float = Field(30.0, gt=0, description="Time limit by schedule and Cadence, in seconds.")
+    worker_timeout_max: float = Field(900.0, gt=0, description="Longest limit by schedule and Cadence, in seconds.")
+    memory_mb_default: int = Field(128, gt=0, description="Memory limit when none is set, in MiB.")
+    memory_mb_min: int = Field(16, gt=0, description="Smallest memory limit, in MiB.")
+    memory_mb_max: int = Field(4096, gt=0, description="Largest memory limit, in MiB.")
+    max_concurrency: int = Field(100, gt=0, description="Largest concurrency of a version, and its default.")
+    kv_value_bytes: int = Field(256 * KIB, gt=0, description="Value in the tenant's key-value store, in bytes.")
+    correlation_slack: float = Field(0.25, ge=0, description="Wait for a result beyond the time limit, in seconds.")
+
+
+class RpcSettings(Section):
+    """Every gRPC server and channel."""
+
+    host: str = Field("127.0.0.1", description="Address that services listen on.")
+    max_message_bytes: int = Field(32 * MIB, gt=0, description="Largest message, in bytes.")
+    max_metadata_bytes: int = Field(96 * KIB, gt=0, description="Largest metadata, in bytes.")
+    drain_grace: float = Field(10.0, ge=0, description="Wait for calls in flight when stopping, in seconds.")
+    readiness_interval: float = Field(0.5, gt=0, description="Time between two readiness probes, in seconds.")
+
+
+class ProcessSettings(Section):
+    """Ports of one process."""
+
+    port: int = Field(0, ge=0, le=65_535, description="gRPC port; 0 takes a free one.")
+    metrics_port: int = Field(0, ge=0, le=65_535, description="Port of /metrics on loopback; 0 turns it off.")
+
+
+class InvokerSettings(ProcessSettings):
+    """The invoker pool."""
+
+    concurrency: int = Field(64, ge=1, le=10_000, description="Activations in flight in one invoker.")
+    activation_lease: float = Field(10.0, gt=0, le=900, description="Length of an activation's lease, in seconds.")
+    bundle_cache_count: int = Field(512, ge=1, description="Bundles kept in memory.")
+    bundle_cache_bytes: int = Field(256 * MIB, ge=MIB, description="Bytes of bundles kept in memory.")
+
+
+class SandboxSettings(Section):
+    """Cells."""
+
+    cells: int = Field(8, ge=1, le=1024, description="Cells of one invoker.")
+    cells_per_tenant: int = Field(4, ge=1, le=1024, description="Cells of one tenant in one invoker.")
+    spares: int = Field(1, ge=0, le=64, description="Jailed cells of no tenant that are kept ready.")
+    idle_ttl: float = Field(60.0, gt=0, description="Life of an idle cell, in seconds.")
+    require_jail: bool = Field(True, description="Refuse to run code when a mandatory layer of the jail is missing.")
+
+
+class LogSettings(Section):
+    """Logs of the services."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity that is written.")
+    format: Literal["json", "console"] = Field("json", description="One JSON object a line, or text for people.")
+
+
+class AuditSettings(Section):
+    """The ledger of mutations."""
+
+    driver: Literal["none"] = Field("none", description="Ledger driver. The mutation log itself is always written.")
+
+
+class Settings(Section):
+    """The whole tree."""
+
+    store: StoreSettings = Field(default_factory=StoreSettings)
+    codeq: CodeqSettings = Field(default_factory=CodeqSettings)
+    iam: IamSettings = Field(default_factory=IamSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+    rpc: RpcSettings = Field(default_factory=RpcSettings)
+    sandbox: SandboxSettings = Field(default_factory=SandboxSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
+    control: ProcessSettings = Field(default_factory=ProcessSettings)
+    gateway: ProcessSettings = Field(default_factory=ProcessSettings)
+    scheduler: ProcessSettings = Field(default_factory=ProcessSettings)
+    poller: ProcessSettings = Field(default_factory=ProcessSettings)
+    invoker: InvokerSettings = Field(default_factory=InvokerSettings)
+
+    def redacted(self) -> dict[str, Any]:
+        """The tree as plain data, secrets and passwords in addresses hidden."""
+        tree: dict[str, Any] = self.model_dump(mode="json")
+        tree["store"]["url"] = _without_password(self.store.url)
+        return tree
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user = parts.username or ""
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{user}:***@{host}"))
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Read `CS_<SECTION>__<KEY>` variables; values that are TOML (numbers, booleans, lists) are read as such."""
+    tree: dict[str, dict[str, Any]] = {}
+    for name, text in environment.items():
+        if not name.startswith(_PREFIX):
+            continue
+        section, separator, key = name.removeprefix(_PREFIX).lower().partition("__")
+        model = Settings.model_fields.get(section)
+        known = model is not None and separator and key in _section_fields(section)
+        if not known:
+            raise SettingsError(f"environment: {name} is no setting")
+        tree.setdefault(section, {})[key] = _parse(text)
+    return tree
+
+
+def _section_fields(section: str) -> Mapping[str, Any]:
+    annotation = Settings.model_fields[section].annotation
+    return annotation.model_fields if isinstance(annotation, type) and issubclass(annotation, Section) else {}
+
+
+def _parse(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def load_settings(path: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings: defaults, then the file, then the environment (default: this process's).
+
+    Raises:
+        SettingsError: the file cannot be read, a key is unknown, or a value breaks its rule.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise SettingsError(f"{path}: {error}") from error
+    overrides = _from_environment(os.environ if environment is None else environment)
+    for section, values in overrides.items():
+        tree[section] = {**tree.get(section, {}), **values}
+    try:
+        return Settings.model_validate(tree)
+    except PydanticError as error:
+        raise SettingsError(_explain(error, path, overrides)) from error
+
+
+def _explain(error: PydanticError, path: Path | None, overrides: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = []
+    for found in error.errors(include_url=False, include_input=False):
+        place = [str(part) for part in found["loc"]]
+        section, key = place[0], place[1] if len(place) > 1 else ""
+        origin = f"CS_{section}__{key}".upper() if key in overrides.get(section, {}) else str(path or "settings")
+        lines.append(f"{origin}: {'.'.join(place)}: {found['msg']}")
+    return "\n".join(lines)
+
+
+__all__ = ["SecretStr", "Settings", "SettingsError", "load_settings"]
