@@ -18,22 +18,28 @@ from typing import Final, NoReturn
 from codesous.cell.v1 import frames_pb2
 from google.protobuf.message import DecodeError
 
-from cs_sandbox import frames, syntax
+from cs_sandbox import frames, jail, syntax
 from cs_sandbox.activation import Activation
 
 BUNDLES_MAX: Final = 8
 _READ_SIZE: Final = 1 << 18
 
 
-class Retire(Exception):
+class RetireError(Exception):
     """The cell has nothing left to do, or is not fit to go on."""
 
 
 class Cell:
-    """Serves the supervisor on one connected socket."""
+    """Serves the supervisor on one connected socket.
 
-    def __init__(self, connection: socket.socket) -> None:
+    Args:
+        connection: to the supervisor.
+        base_bytes: address space that this process needs beyond the heap of a run.
+    """
+
+    def __init__(self, connection: socket.socket, base_bytes: int) -> None:
         self._connection = connection
+        self._base_bytes = base_bytes
         self._buffer = frames.FrameBuffer(frames.TO_CELL_MAX)
         self._bundles: OrderedDict[str, tuple[frames_pb2.LoadBundle, dict[str, bytes]]] = OrderedDict()
         self._ready: Activation | None = None
@@ -42,7 +48,7 @@ class Cell:
         self._poll.register(connection, select.POLLIN)
 
     def serve(self) -> NoReturn:
-        """Serve until the connection ends. Always raises `Retire`."""
+        """Serve until the connection ends. Always raises `RetireError`."""
         while True:
             self._wait()
             data = self._receive()
@@ -66,9 +72,9 @@ class Cell:
         except BlockingIOError:
             return b""
         except OSError:
-            raise Retire from None
+            raise RetireError from None
         if not data:
-            raise Retire
+            raise RetireError
         return data
 
     def _dispatch(self, frame: frames_pb2.ToCell) -> None:
@@ -95,7 +101,7 @@ class Cell:
 
     def _start(self, run: frames_pb2.Run) -> None:
         if self._current is not None or run.bundle_sha256 not in self._bundles:
-            raise Retire
+            raise RetireError
         self._bundles.move_to_end(run.bundle_sha256)
         activation, self._ready = self._ready, None
         if activation is not None and activation.bundle.bundle_sha256 != run.bundle_sha256:
@@ -104,6 +110,7 @@ class Cell:
         if activation is None:
             activation = self._prepare(run.bundle_sha256)
         self._current = activation
+        jail.limit_memory(self._base_bytes + run.memory_bytes)
         activation.start(run)
 
     def _prepare(self, sha256: str) -> Activation:
@@ -116,7 +123,7 @@ class Cell:
         if activation is None or not activation.done:
             return
         if activation.tainted:
-            raise Retire
+            raise RetireError
         self._current = None
         run_id, sha256 = activation.run_id, activation.bundle.bundle_sha256
         activation.close()
@@ -132,9 +139,9 @@ class Cell:
             os._exit(0)
 
 
-def run_cell(connection: socket.socket) -> None:
+def run_cell(connection: socket.socket, base_bytes: int) -> None:
     """Serve until the supervisor goes away."""
     try:
-        Cell(connection).serve()
-    except (Retire, DecodeError, frames.FrameError, MemoryError):
+        Cell(connection, base_bytes).serve()
+    except (RetireError, DecodeError, frames.FrameError, MemoryError):
         return

@@ -74,11 +74,11 @@ class CellProcess(asyncio.Protocol):
 
     # Life.
 
-    async def connect(self, timeout: timedelta) -> None:
+    async def connect(self, patience: timedelta) -> None:
         """Wait until the cell has proven its jail. Raises `JailError` or `SandboxError`; the cell is gone then."""
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: self, self._connection)
-            async with asyncio.timeout(timeout.total_seconds()):
+            async with asyncio.timeout(patience.total_seconds()):
                 await self._ready
         except TimeoutError:
             self.kill("start")
@@ -217,11 +217,11 @@ class CellProcess(asyncio.Protocol):
             run.cancel()
             self.kill("cancel")
 
-    async def check_syntax(self, files: dict[str, bytes], timeout: timedelta) -> list[Diagnostic]:
-        """Compile modules without running them. Raises `SandboxError`, or `TimeoutError`; the cell is of no use then."""
+    async def check_syntax(self, files: dict[str, bytes], patience: timedelta) -> list[Diagnostic]:
+        """Compile modules without running them. Raises `SandboxError` or `TimeoutError`; then the cell is of no use."""
         self._checked = asyncio.get_running_loop().create_future()
         self._send(frames_pb2.ToCell(check=frames_pb2.CheckSyntax(files=files)))
-        async with asyncio.timeout(timeout.total_seconds()):
+        async with asyncio.timeout(patience.total_seconds()):
             return await self._checked
 
     def _load(self, job: Job) -> None:

@@ -1,9 +1,9 @@
 """The JavaScript engine: a small typed binding of QuickJS-ng's C API, one runtime and context per `Engine`.
 
 Theory of operation: the `quickjs-ng` wheel exports the engine's whole C API from its extension module. We bind that API
-rather than the wheel's Python classes because those have no module loader, no file names in stacks, cut strings at a NUL
-and measure time in CPU seconds. Everything here runs inside a jailed cell, never in a service: a mistake in the use of
-the C API costs one cell.
+rather than the wheel's Python classes because those have no module loader and no file names in stacks, cut strings at a
+NUL and measure time in CPU seconds. Everything here runs inside a jailed cell, never in a service: a mistake in the use
+of the C API costs one cell.
 
 Values are `JSValue` structs passed by value. A function here that returns one gives the caller a reference to free; a
 function that takes one does not take the reference. Native functions are given only primitives and never throw, so no

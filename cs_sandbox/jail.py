@@ -55,17 +55,21 @@ class JailPlan:
     """What the zygote worked out for the cells that it forks.
 
     Attributes:
-        address_space: hard limit of the address space, bytes.
+        base_bytes: address space that a cell needs beyond the heap of its scripts.
+        memory_max_bytes: largest heap that a run may ask for; with `base_bytes`, the hard limit of the address space.
         program: seccomp filter.
         inherited: layers that the zygote holds and a cell inherits.
         has_empty_root: whether `EMPTY_ROOT` is covered, so that a cell can change into it.
+        distrust: why the filter is not to be trusted on this machine; empty: it is.
         skip: layers to leave out, for tests and for finding faults.
     """
 
-    address_space: int
+    base_bytes: int
+    memory_max_bytes: int
     program: bytes
     inherited: tuple[str, ...] = ()
     has_empty_root: bool = False
+    distrust: str = ""
     skip: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -93,13 +97,12 @@ def enter(plan: JailPlan, connection_fd: int) -> JailReport:
         ("death_signal", die_with_parent),
         ("dumpable", forbid_dumps),
         ("landlock", forbid_files),
-        ("rlimits", lambda: limit_resources(plan.address_space, connection_fd)),
-        ("seccomp", lambda: filter_calls(plan.program)),
+        ("rlimits", lambda: limit_resources(plan.base_bytes + plan.memory_max_bytes, connection_fd)),
+        ("seccomp", lambda: filter_calls(plan)),
     ]
     for name, build in steps:
         try:
-            if name in plan.skip:
-                raise LayerError(name, "left out by configuration")
+            _refuse_skipped(name, plan.skip)
             build()
         except (OSError, LayerError, ValueError) as fault:
             missing[name] = str(fault)
@@ -112,6 +115,11 @@ def enter(plan: JailPlan, connection_fd: int) -> JailReport:
             layers.remove("seccomp")
             missing["seccomp"] = str(fault)
     return JailReport(tuple(layers), missing)
+
+
+def _refuse_skipped(layer: str, skip: frozenset[str]) -> None:
+    if layer in skip:
+        raise LayerError(layer, "left out by configuration")
 
 
 def close_descriptors(connection_fd: int) -> None:
@@ -204,11 +212,11 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def filter_calls(program: bytes) -> None:
+def filter_calls(plan: JailPlan) -> None:
     """Load the seccomp filter: from here on, a call that is not on the list kills the process."""
-    if not program:
-        raise LayerError("seccomp", "libseccomp is not on this machine")
-    loaded = _Program(len(program) // 8, program)
+    if plan.distrust:
+        raise LayerError("seccomp", plan.distrust)
+    loaded = _Program(len(plan.program) // 8, plan.program)
     _check("seccomp", _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(loaded), 0, 0))
 
 

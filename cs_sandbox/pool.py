@@ -1,9 +1,9 @@
 """The pool of cells: gives each run a cell of its tenant, starts and ends cells, and keeps the zygote alive.
 
-Theory of operation: a cell is jailed before it belongs to anybody, belongs to one tenant from its first run to its end,
-and is idle, running or recycling. A run takes an idle cell of its tenant; or waits for one that is about to be idle; or,
-below the limits, gets a new cell (a spare if there is one); or ends the cell that has been idle longest, of another
-tenant, and gets a new one in its place; or waits. Runs that wait are served tenant by tenant in turn, so that one
+Theory of operation: a cell is jailed before it belongs to anybody, belongs to one tenant from its first run to its
+end, and is idle, running or recycling. A run takes an idle cell of its tenant; or waits for one that is about to be
+idle; or, below the limits, gets a new cell (a spare if there is one); or ends the cell that has been idle longest and
+gets a new one in its place; or waits. Runs that wait are served tenant by tenant in turn, so that one
 tenant's backlog costs another one turn. All decisions are made in one event-loop turn without awaiting (`_grant`); what
 takes time, a fork, is done by the waiting run itself in the slot that it was granted.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -164,6 +164,14 @@ class CellPool:
             dict(states), waiting, self._runs, self._cold_starts, dict(self._kills), self._zygote_starts, self._layers,
             self._missing,
         )  # fmt: skip
+
+    async def probe(self) -> None:
+        """Make sure that the zygote lives; a dead one is replaced. Raises `SandboxError` when it cannot be."""
+        await self._living_zygote()
+
+    def cells(self) -> Sequence[CellProcess]:
+        """The cells that live now, to look at."""
+        return tuple(self._cells.values())
 
     # Giving cells to runs.
 

@@ -10,7 +10,7 @@ from typing import Final
 from codesous.cell.v1 import frames_pb2
 from codesous.type.v1 import function_response_pb2, invocation_error_pb2
 
-from cs_sandbox.response import ResponseFault, check_response
+from cs_sandbox.response import ResponseError, check_response
 
 TIMEOUT: Final = "CS_RUNTIME_TIMEOUT"
 MEMORY_LIMIT: Final = "CS_RUNTIME_MEMORY_LIMIT"
@@ -59,7 +59,7 @@ def success(run: frames_pb2.Run, response: function_response_pb2.FunctionRespons
         return _too_large(run)
     try:
         check_response(response)
-    except ResponseFault as fault:
+    except ResponseError as fault:
         return frames_pb2.RunResult(error=error(BAD_RESPONSE, str(fault)))
     return frames_pb2.RunResult(response=response)
 

@@ -26,7 +26,7 @@ from cs_sandbox.job import (
     LogEntry,
     Outcome,
 )
-from cs_sandbox.response import ResponseFault, check_response
+from cs_sandbox.response import ResponseError, check_response
 
 HOST_VALUE_MAX: Final = 16 * 1024 * 1024
 _METHOD: Final = re.compile(r"[a-z]{1,32}\.[a-z_]{1,32}")
@@ -158,7 +158,7 @@ class Run:
             raise FrameError("a response over its limit")
         try:
             check_response(frame.response)
-        except ResponseFault as fault:
+        except ResponseError as fault:
             raise FrameError(f"a response that breaks a rule: {fault}") from None
         self.settle(ActivationStatus.ACTIVATION_STATUS_SUCCESS, response=frame.response, peak=frame.peak_memory_bytes)
 

@@ -18,12 +18,13 @@ import select
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from codesous.cell.v1 import frames_pb2
 
-from cs_sandbox import activation, cell, frames, jail, namespaces, seccomp_rules
+from cs_sandbox import activation, cell, frames, jail, jail_proof, namespaces, seccomp_rules
 
 _MESSAGE_MAX: Final = 65536
 _HEADROOM: Final = 128 * 1024 * 1024
@@ -95,14 +96,19 @@ class Zygote:
 
 def _plan(memory_max: int, skip: frozenset[str]) -> jail.JailPlan:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    address_space = pages * os.sysconf("SC_PAGE_SIZE") + memory_max + _HEADROOM
+    base = pages * os.sysconf("SC_PAGE_SIZE") + _HEADROOM
+    program, distrust = b"", ""
     try:
         program = seccomp_rules.build_filter()
-    except (OSError, ImportError, RuntimeError, AttributeError):
-        program = b""
+    except (OSError, ImportError, RuntimeError, AttributeError) as fault:
+        distrust = f"the filter could not be built, is libseccomp on this machine? {fault}"
     held, _ = namespaces.enter_namespaces(skip)
     covered = "mount_namespace" in held and namespaces.cover_root()
-    return jail.JailPlan(address_space, program, tuple(held), covered, skip)
+    plan = jail.JailPlan(base, memory_max, program, tuple(held), covered, distrust, skip)
+    if distrust or "seccomp" in skip:
+        return plan
+    survivors = jail_proof.survivors(plan)
+    return replace(plan, distrust=f"the jail let a probe {', '.join(survivors)}") if survivors else plan
 
 
 def _run_cell(plan: jail.JailPlan, connection: socket.socket, require_jail: bool) -> NoReturn:
@@ -118,7 +124,7 @@ def _run_cell(plan: jail.JailPlan, connection: socket.socket, require_jail: bool
         else:
             ready = frames_pb2.Ready(layers=report.layers, missing_layers=sorted(report.missing))
             frames.send(connection, frames_pb2.FromCell(ready=ready))
-            cell.run_cell(connection)
+            cell.run_cell(connection, plan.base_bytes)
     finally:
         os._exit(0)
 
