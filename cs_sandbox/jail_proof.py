@@ -1,7 +1,7 @@
 """The proof that the jail kills: probes in the zygote's own children, each of which must die of what it tries.
 
-A cell cannot try what would kill it, so the zygote lets a child in the very same jail try each forbidden act once, before
-it forks the first cell. A cell then proves by the filter's marked answers that it is under the same filter.
+A cell cannot try what would kill it, so the zygote lets a child in the very same jail try each forbidden act once,
+before it forks the first cell. A cell then proves by the filter's marked answers that it is under the same filter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ATTEMPTS: Final[Mapping[str, Callable[[], object]]] = {
     "open": lambda: os.open("/", os.O_RDONLY),
     "connect": _connect,
     "fork": os.fork,
-    "exec": lambda: os.execv(sys.executable, [sys.executable]),
+    "exec": lambda: os.execv(sys.executable, [sys.executable]),  # noqa: S606
     "kill": lambda: os.kill(os.getppid(), 0),
 }
 

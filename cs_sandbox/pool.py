@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from cs_sandbox.cell_process import CellProcess, CellState
 from cs_sandbox.job import Diagnostic, HostCalls, Job, LogEntry, Outcome, SandboxError
@@ -82,6 +82,13 @@ class CellPool:
         self._filling = False
         self._closed = True
         self._checks = asyncio.Semaphore(2)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def start(self) -> None:
         """Start the zygote and a first cell, to prove the jail. Raises `JailError` or `SandboxError`."""
