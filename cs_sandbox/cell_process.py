@@ -141,7 +141,9 @@ class CellProcess(asyncio.Protocol):
         if self._checked is not None and not self._checked.done():
             self._checked.set_exception(SandboxError("the cell died"))
         run, self._run = self._run, None
-        if run is not None and not run.outcome.done():
+        if run is not None and self.kill_reason == "close":
+            run.crash("the pool was closed")
+        elif run is not None and not run.outcome.done():
             self._grave = asyncio.get_running_loop().create_task(self._bury(run))
         # A cell that lets go of its connection is of no more use, whatever it does.
         if self._pidfd >= 0:

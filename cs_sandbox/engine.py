@@ -13,6 +13,7 @@ frame of ours is ever on the stack above user code that could reach back into it
 from __future__ import annotations
 
 import importlib.util
+import re
 import struct
 import time
 from collections.abc import Callable, Mapping
@@ -83,6 +84,8 @@ _EVAL_GLOBAL: Final = 0
 _EVAL_MODULE: Final = 1
 _EVAL_COMPILE_ONLY: Final = 1 << 5
 _BYTECODE: Final = 1
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 ENGINE_VERSION: Final = "0.17"
 
@@ -289,6 +292,9 @@ class Engine:
 
     def module(self, name: str) -> Value:
         """A module of `modules`, with all that it imports, not evaluated. The context owns it. Raises `ScriptError`."""
+        if name not in self.modules:
+            lib.JS_ThrowReferenceError(self.context, b"%s", ffi.new("char[]", f"cannot find module '{name}'".encode()))
+            raise ScriptError
         if name in self.compiled:
             module = self._read(self.compiled[name])
             if lib.JS_ResolveModule(self.context, module) < 0:
@@ -328,9 +334,6 @@ class Engine:
 
     def load(self, name: str) -> Any:
         """The engine asks for a module by its normalised name: a `JSModuleDef *`, or NULL with an exception pending."""
-        if name not in self.modules:
-            lib.JS_ThrowReferenceError(self.context, b"%s", ffi.new("char[]", f"cannot find module '{name}'".encode()))
-            return ffi.NULL
         try:
             module = self.module(name)
         except ScriptError:
@@ -344,8 +347,7 @@ def decode(raw: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        text = raw.decode("utf-8", "surrogatepass")
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return _SURROGATE.sub("\ufffd", raw.decode("utf-8", "surrogatepass"))
 
 
 # The callbacks below are made once, before any fork: making one allocates executable memory, which the jail refuses.

@@ -15,7 +15,7 @@ import ctypes
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -59,6 +59,7 @@ class JailPlan:
         memory_max_bytes: largest heap that a run may ask for; with `base_bytes`, the hard limit of the address space.
         program: seccomp filter.
         inherited: layers that the zygote holds and a cell inherits.
+        absent: layers that the zygote could not build, with the reason.
         has_empty_root: whether `EMPTY_ROOT` is covered, so that a cell can change into it.
         distrust: why the filter is not to be trusted on this machine; empty: it is.
         skip: layers to leave out, for tests and for finding faults.
@@ -68,6 +69,7 @@ class JailPlan:
     memory_max_bytes: int
     program: bytes
     inherited: tuple[str, ...] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)
     has_empty_root: bool = False
     distrust: str = ""
     skip: frozenset[str] = field(default_factory=frozenset)
@@ -87,7 +89,7 @@ def enter(plan: JailPlan, connection_fd: int) -> JailReport:
     Raises nothing: the report tells.
     """
     layers: list[str] = list(plan.inherited)
-    missing: dict[str, str] = {}
+    missing = dict(plan.absent)
     steps: list[tuple[str, Callable[[], None]]] = [
         ("descriptors", lambda: close_descriptors(connection_fd)),
         ("root", lambda: change_root(plan.has_empty_root)),

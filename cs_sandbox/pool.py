@@ -79,7 +79,7 @@ class CellPool:
         self._layers: tuple[str, ...] = ()
         self._missing: tuple[str, ...] = ()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._filling = False
+        self._filling = self._granting = False
         self._closed = True
         self._checks = asyncio.Semaphore(2)
 
@@ -222,6 +222,16 @@ class CellPool:
 
     def _grant(self) -> None:
         """Give what there is to those who wait, one tenant after the other, until nobody can be served."""
+        if self._granting:
+            # Ending a cell to make room calls back here: the loop that ended it goes on by itself.
+            return
+        self._granting = True
+        try:
+            self._grant_in_turn()
+        finally:
+            self._granting = False
+
+    def _grant_in_turn(self) -> None:
         blocked = 0
         while self._waiting and blocked < len(self._waiting):
             tenant, queue = next(iter(self._waiting.items()))

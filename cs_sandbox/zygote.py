@@ -102,9 +102,9 @@ def _plan(memory_max: int, skip: frozenset[str]) -> jail.JailPlan:
         program = seccomp_rules.build_filter()
     except (OSError, ImportError, RuntimeError, AttributeError) as fault:
         distrust = f"the filter could not be built, is libseccomp on this machine? {fault}"
-    held, _ = namespaces.enter_namespaces(skip)
+    held, absent = namespaces.enter_namespaces(skip)
     covered = "mount_namespace" in held and namespaces.cover_root()
-    plan = jail.JailPlan(base, memory_max, program, tuple(held), covered, distrust, skip)
+    plan = jail.JailPlan(base, memory_max, program, tuple(held), absent, covered, distrust, skip)
     if distrust or "seccomp" in skip:
         return plan
     survivors = jail_proof.survivors(plan)

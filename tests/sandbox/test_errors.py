@@ -1,7 +1,6 @@
 """What a function throws becomes the error that its author needs."""
 
 import pytest
-
 from codesous.type.v1.activation_status_pb2 import ACTIVATION_STATUS_ERROR
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -15,7 +14,9 @@ async def failed(run, source, **options):
 
 
 async def test_a_thrown_error_gives_type_message_and_the_position_in_the_authors_file(run):
-    error = await failed(run, "\nclass Odd extends TypeError { name = 'Odd' }\nexport default () => {\n  throw new Odd('no')\n}")
+    error = await failed(
+        run, "\nclass Odd extends TypeError { name = 'Odd' }\nexport default () => {\n  throw new Odd('no')\n}"
+    )
     assert (error.reason, error.type, error.message) == ("CS_RUNTIME_EXCEPTION", "Odd", "no")
     assert "index.js:4:" in error.stack
     assert "cs:" not in error.stack
@@ -110,7 +111,8 @@ async def test_an_uncaught_denial_is_told_as_such_and_a_caught_one_is_not(run):
     assert error.reason == "CS_RUNTIME_CAPABILITY_DENIED"
     assert "kv.get" in error.message
     outcome = await run(
-        "export default async () => { try { await cs.kv.get('a') } catch (e) { return [e.name, e.code, e instanceof Error] } }",
+        "export default async () => {"
+        " try { await cs.kv.get('a') } catch (e) { return [e.name, e.code, e instanceof Error] } }",
         host=DeniedHostCalls(),
     )
     assert outcome.response.body == '["CsError","CS_RUNTIME_CAPABILITY_DENIED",true]'

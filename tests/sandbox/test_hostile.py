@@ -1,7 +1,6 @@
 """Hostile functions end with the expected status, in bounded time, and leave the pool able to work."""
 
 import pytest
-
 from codesous.type.v1.activation_status_pb2 import (
     ACTIVATION_STATUS_ERROR,
     ACTIVATION_STATUS_SUCCESS,
@@ -26,8 +25,8 @@ ENDLESS = {
     "async generator": "for await (const x of (async function* () { for (;;) yield 1 })()) {}",
     "thenable": "return {then(done) { done(this) }}",
     "toString of the thrown error": "throw {toString() { for (;;) {} }, toJSON() { for (;;) {} }}",
-    "message of the thrown error": "const e = new Error(); Object.defineProperty(e, 'message', {get() { for (;;) {} }}); throw e",
-    "stack of the thrown error": "const e = new Error(); Object.defineProperty(e, 'stack', {get() { for (;;) {} }}); throw e",
+    "message of the thrown error": "throw Object.defineProperty(new Error(), 'message', {get() { for (;;) {} }})",
+    "stack of the thrown error": "throw Object.defineProperty(new Error(), 'stack', {get() { for (;;) {} }})",
     "toJSON of the result": "return {toJSON() { for (;;) {} }}",
     "statusCode of the result": "return {get statusCode() { for (;;) {} }}",
     "console argument": "console.log({toJSON() { for (;;) {} }})",
@@ -127,9 +126,10 @@ FORGERIES = {
     "iterators": "Array.prototype[Symbol.iterator] = function* () { yield 'forged' }",
     "array setter": "Object.defineProperty(Array.prototype, 0, {set() { throw 'forged' }, get: () => 'forged'})",
     "promise": "globalThis.Promise = class {}; delete globalThis.Reflect",
-    "then": "const t = Promise.prototype.then; Promise.prototype.then = function (a, b) { return t.call(this, () => a('forged'), b) }",
-    "object natives": "Object.keys = () => ['forged']; Object.create = Object.defineProperty = () => { throw 'forged' }",
-    "string natives": "String.prototype.slice = () => 'forged'; globalThis.String = () => 'forged'; globalThis.Error = null",
+    "then": "const { then } = Promise.prototype;"
+    " Promise.prototype.then = function (a, b) { return then.call(this, () => a('forged'), b) }",
+    "object natives": "Object.keys = () => ['forged']; Object.create = Object.defineProperty = () => { throw 'no' }",
+    "string natives": "String.prototype.slice = globalThis.String = () => 'forged'; globalThis.Error = null",
     "number natives": "Number.isInteger = () => false; Array.isArray = () => true; Math.floor = () => 'forged'",
     "weak map": "WeakMap.prototype.get = () => 'CS_RUNTIME_CAPABILITY_DENIED'",
     "apply": "Function.prototype.apply = Function.prototype.call = () => 'forged'; Reflect.apply = () => 'forged'",

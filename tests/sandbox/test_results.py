@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 from codesous.type.v1.activation_status_pb2 import ACTIVATION_STATUS_ERROR, ACTIVATION_STATUS_SUCCESS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
