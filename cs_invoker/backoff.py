@@ -21,7 +21,7 @@ class Backoff:
 
     def next(self) -> float:
         """Seconds to wait after one more failure."""
-        step = min(self.first * 2 ** min(self._failures, 20), self.longest)
+        step: timedelta = min(self.first * float(2 ** min(self._failures, 20)), self.longest)
         self._failures += 1
         return step.total_seconds() * self.source.uniform(0.5, 1.0)
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
-
 from codesous.queue.v1.envelope_pb2 import Envelope
 from codesous.queue.v1.invocation_pb2 import InvocationResult
+
 from cs_core.clock import Clock, to_timestamp
 from cs_core.codeq import Delivery, Queue, ResultChannel
 from cs_core.errors import UnavailableError
@@ -33,7 +33,7 @@ class Conclusion:
     """How long a step is tried while the queue is away: the message's lease, after which it is delivered again."""
 
     async def publish(self, reply_to: str, result: InvocationResult) -> None:
-        """Push a result to the instance that waits for it. Best effort: the record is the truth, and waiters re-read it."""
+        """Push a result to the instance that waits for it. Best effort: waiters re-read the record."""
         if not reply_to:
             return
         envelope = Envelope(
@@ -49,7 +49,7 @@ class Conclusion:
             _log.warning("the result could not be pushed; whoever waits reads the record", reason=error.reason)
 
     async def close(self, delivery: Delivery, result: InvocationResult) -> None:
-        """Acknowledge a message whose activation is terminal; one that was given up as a crash becomes a dead letter."""
+        """Acknowledge a message whose activation is terminal; a crash that was given up becomes a dead letter."""
         if result.error.reason == REASON_CRASH:
             await self.bury(delivery, REASON_CRASH, result.error.message)
             return
@@ -62,7 +62,9 @@ class Conclusion:
         """Move a message to the dead letters."""
         _log.error("dead letter", message_id=delivery.message_id, reason=reason, why=message)
         try:
-            await persist("dead letter", lambda: self.queue.dead_letter(delivery, reason), within=self.patience)
+            await persist(
+                "dead letter", lambda: self.queue.dead_letter(delivery, reason, message), within=self.patience
+            )
         except UnavailableError as error:
             _log.warning("not moved to the dead letters; the next delivery will be", reason=error.reason)
 
@@ -72,3 +74,7 @@ class Conclusion:
             await self.queue.nack(delivery, delay)
         except UnavailableError as error:
             _log.warning("not put back; delivered again when its lease ends", reason=error.reason)
+
+    async def hand_back(self, delivery: Delivery) -> None:
+        """Let a message that was not looked at be delivered again at once."""
+        await self.put_back(delivery, timedelta(0))

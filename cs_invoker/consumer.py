@@ -1,17 +1,19 @@
 """Receives deliveries of one topic while permits are free, and gives each to a handler of its own.
 
-Theory of operation: one loop receives at most as many messages as there are free permits, so whatever this process cannot
-start stays in the queue for others. A receive is never cancelled, because messages that it has just leased would be lost until
-their leases end: stopping waits for it (at most `wait`), and what it brings after that is handed back at once. A failing
-receive is tried again with jittered backoff: the loop recovers by itself when the store comes back.
+Theory of operation: one loop receives at most as many messages as there are free permits, so whatever this process
+cannot start stays in the queue for others. A receive is never cancelled, because messages that it has just leased
+would be lost until their leases end: stopping waits for it (at most `wait`), and what it brings after that is handed
+back at once. A failing receive is tried again with jittered backoff: the loop recovers by itself when the store comes
+back.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import structlog
 
@@ -23,7 +25,7 @@ from .permits import Permits
 
 _log = structlog.get_logger(__name__)
 
-Handler = Callable[[Delivery], Awaitable[None]]
+Handler = Callable[[Delivery], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,17 @@
 """One activation, from a queue message to its acknowledgement: begin, run, finish, publish, ack.
 
-Theory of operation: the record in the store is the truth and every step is a compare-and-set on it, so a crash in any gap
-leaves a state from which the next delivery goes on:
+Theory of operation: the record in the store is the truth and every step is a compare-and-set on it, so a crash in any
+gap leaves a state from which the next delivery goes on:
 
 - before begin: the message's lease expires, and another invoker begins;
-- after begin: the record is RUNNING with a lease; the next delivery finds it busy until that lease expires, then takes it
-  over with the next attempt number;
+- after begin: the record is RUNNING with a lease; the next delivery finds it busy until that lease expires, then
+  takes it over with the next attempt number;
 - after finish: the next delivery finds the record done, publishes the stored result again and acknowledges.
 
 The attempt number counts runs begun. A run that crashes its cell or its invoker is begun again; an activation whose
-`max_deliveries` runs crashed is ended as CS_RUNTIME_CRASH and its message goes to the dead letters. The number of deliveries
-is no measure of that: a message is also delivered again because it was busy, the store was away, or a process drained.
+`max_deliveries` runs crashed is ended as CS_RUNTIME_CRASH and its message goes to the dead letters. The number of
+deliveries is no measure of that: a message is also delivered again because it was busy, the store was away, or a
+process drained.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
-
 from codesous.queue.v1.invocation_pb2 import InvocationRequest, InvocationResult
+
 from cs_core.clock import Clock
 from cs_core.codeq import Delivery
 from cs_core.errors import UnavailableError
@@ -33,7 +34,7 @@ from .conclusion import Conclusion
 from .gaps import AtGap, Gap, pass_gap
 from .inflight import Inflight
 from .job import expired
-from .lease import LeaseKeeper, LeaseLostError, Leases
+from .lease import LeaseKeeper, LeaseLostError, Leases, Lengths
 from .messages import BadMessageError, open_request
 from .metrics import Metrics
 from .persistence import persist
@@ -46,12 +47,11 @@ _log = structlog.get_logger(__name__)
 class Policy:
     """How long things are held and how often they may fail."""
 
-    lease: timedelta
-    """Of the activation's record and of its message."""
+    leases: Lengths
     max_deliveries: int
     """Runs that may crash before an activation is given up."""
-    busy_delay: timedelta
-    """Until a message is looked at again whose activation another owner holds."""
+    retry_delay: timedelta
+    """Until a message is looked at again whose processing failed for a reason of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +108,21 @@ class Execution:
             await self._parts.conclusion.put_back(delivery, timedelta(0))
         except LeaseLostError:
             _log.warning("left to another delivery: the lease was lost")
-            await self._parts.conclusion.put_back(delivery, self._policy.busy_delay)
-        except Exception:
+            await self._parts.conclusion.put_back(delivery, self._policy.retry_delay)
+        except Exception:  # noqa: BLE001 - one activation must not end the process
             _log.exception("left to another delivery: a fault of the invoker")
-            await self._parts.conclusion.put_back(delivery, self._policy.busy_delay)
+            await self._parts.conclusion.put_back(delivery, self._policy.retry_delay)
 
     async def _process(self, delivery: Delivery, request: InvocationRequest) -> None:
         await self._at_gap(Gap.RECEIVED, request.activation_id)
         if expired(request, self._parts.clock.now()) and await self._expire(delivery, request):
             return
         owner = f"{self._instance}/{message_id()}"
-        ref = request.function
+        ref, lengths = request.function, self._policy.leases
         begun = await persist(
             "begin",
-            lambda: self._parts.activations.begin(ref.tenant, request.activation_id, owner, self._policy.lease),
-            within=self._policy.lease,
+            lambda: self._parts.activations.begin(ref.tenant, request.activation_id, owner, lengths.record),
+            within=lengths.message,
         )
         match begun.kind:
             case "run":
@@ -130,7 +130,8 @@ class Execution:
             case "done" if begun.result is not None:
                 await self._conclude(delivery, request, begun.result)
             case "busy":
-                await self._parts.conclusion.put_back(delivery, self._policy.busy_delay)
+                # At the end of the other's lease: it is renewed until then, done, or free to be taken over.
+                await self._parts.conclusion.put_back(delivery, begun.busy_for)
             case _:
                 await self._parts.conclusion.bury(delivery, results.REASON_MISSING, "the activation has no record")
 
@@ -139,7 +140,7 @@ class Execution:
         message = "the deadline passed before the run began"
         result = results.of_failure(request, results.REASON_TIMEOUT, message, now=self._parts.clock.now())
         finished = await persist(
-            "finish", lambda: self._parts.activations.finish(result, "", ()), within=self._policy.lease
+            "finish", lambda: self._parts.activations.finish(result, "", ()), within=self._policy.leases.message
         )
         if finished.accepted:
             self._parts.metrics.observe_result(result)
@@ -150,11 +151,11 @@ class Execution:
 
     async def _own(self, delivery: Delivery, request: InvocationRequest, owner: str, attempt: int) -> None:
         """Run and finish an activation that is ours now."""
-        length = self._policy.lease
-        with self._parts.inflight.hold(request, owner, length) as entry:
+        lengths = self._policy.leases
+        with self._parts.inflight.hold(request, owner, lengths.record) as entry:
             lease = self._parts.leases.of(delivery, request, owner, on_renewed=entry.extend)
             try:
-                result = await LeaseKeeper(lease, length).hold(
+                result = await LeaseKeeper(lease, lengths).hold(
                     self._run_and_finish(request, owner, attempt, entry.cancel)
                 )
             except (asyncio.CancelledError, CrashedRunError):

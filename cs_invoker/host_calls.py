@@ -1,7 +1,7 @@
 """The host calls of one activation: each is checked against the version's capabilities, then given to its provider.
 
-A call that the capabilities do not grant is denied with the capability and what was asked. A call that they grant and that
-this release does not perform says so: nothing pretends to have worked.
+A call that the capabilities do not grant is denied with the capability and what was asked. A call that they grant and
+that this release does not perform says so: nothing pretends to have worked.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from codesous.type.v1.capabilities_pb2 import Capabilities, KvOperation
+
 from cs_sandbox.job import HostCallError
 
 REASON_DENIED = "CS_RUNTIME_CAPABILITY_DENIED"
@@ -76,7 +77,7 @@ class CapabilityHostCalls:
             raise denied(area, _shown(asked), f"by cs.{method}")
 
 
-KV_OPERATIONS: Mapping[str, KvOperation] = {
+KV_OPERATIONS: Mapping[str, KvOperation.ValueType] = {
     "get": KvOperation.KV_OPERATION_GET,
     "set": KvOperation.KV_OPERATION_SET,
     "del": KvOperation.KV_OPERATION_DEL,

@@ -1,4 +1,4 @@
-"""The activations that this process runs now: counted for metrics, listed by AdminService.ListLeases, cancelled by id."""
+"""The activations that this process runs now: counted, listed by AdminService.ListLeases, cancelled."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from codesous.admin.v1.process_pb2 import Lease
 from codesous.queue.v1.invocation_pb2 import InvocationRequest
+
 from cs_core.clock import Clock, to_timestamp
 
 

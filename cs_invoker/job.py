@@ -1,16 +1,16 @@
-"""From a request and its version to the job that a cell runs: wall limit, memory, environment, and the handler's context."""
+"""From a request and its version to the job that a cell runs: limits, environment, and the handler's context."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
-
 from codesous.control.v1.version_pb2 import Version
 from codesous.queue.v1.invocation_pb2 import InvocationRequest
 from codesous.type.v1.principal_pb2 import Principal
 from codesous.type.v1.trigger_pb2 import Trigger
+from google.protobuf.json_format import MessageToDict
+
 from cs_core.clock import from_timestamp
 from cs_sandbox.job import MIB, Bundle, Job, Limits
 

@@ -1,10 +1,11 @@
 """Keeps what an activation holds while it runs: the lease on its record and the lease on its queue message.
 
-Theory of operation: both leases are renewed at a quarter of their length, so three renewals may fail before anyone else may
-take the activation. The record's lease decides. A refused renewal means that somebody else owns the activation or that it is
-terminal: the work is cancelled and its outcome dropped. A refused extension of the message alone changes nothing: whoever
-receives the message finds the record busy and puts it back. A store that is away says nothing about ownership, so the work
-goes on: nobody can take the activation over through a store that is away, and the owner token decides at finish.
+Theory of operation: both leases are renewed at a quarter of their length, so three renewals may fail before anyone
+else may take the activation. The record's lease decides. A refused renewal means that somebody else owns the
+activation or that it is terminal: the work is cancelled and its outcome dropped. A refused extension of the message
+alone changes nothing: whoever receives the message finds the record busy and puts it back. A store that is away says
+nothing about ownership, so the work goes on: nobody can take the activation over through a store that is away, and
+the owner token decides at finish.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 import structlog
-
 from codesous.queue.v1.invocation_pb2 import InvocationRequest
+
 from cs_core.codeq import Delivery, Queue
 from cs_core.errors import UnavailableError
 from cs_core.store.activations import ActivationStore
@@ -47,12 +48,27 @@ class Renewals(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Lengths:
+    """How long each lease holds from its last renewal."""
+
+    record: timedelta
+    """Of the activation's record."""
+    message: timedelta
+    """Of the message. Longer than the record's, so that a message comes back to a record that can be begun."""
+
+    @property
+    def renewal(self) -> timedelta:
+        """Time between two renewals."""
+        return min(self.record, self.message) / RENEWALS_PER_LEASE
+
+
+@dataclass(frozen=True, slots=True)
 class ActivationLease:
     """The two leases of one activation, as the store and the queue keep them."""
 
     activations: ActivationStore
     queue: Queue
-    length: timedelta
+    lengths: Lengths
     delivery: Delivery
     request: InvocationRequest
     owner: str
@@ -60,14 +76,14 @@ class ActivationLease:
 
     async def renew_activation(self) -> bool:
         """Renew the lease on the record; False when it is lost. Raises UnavailableError."""
-        owned = await self._renew(self.length)
+        owned = await self._renew(self.lengths.record)
         if owned:
-            self.on_renewed(self.length)
+            self.on_renewed(self.lengths.record)
         return owned
 
     async def extend_message(self) -> bool:
         """Extend the lease on the message; False when it is lost. Raises UnavailableError."""
-        return await self.queue.extend(self.delivery, self.length)
+        return await self.queue.extend(self.delivery, self.lengths.message)
 
     async def release(self) -> None:
         """End the lease on the record now, so that the next delivery can begin; best effort, it would end by itself."""
@@ -87,7 +103,7 @@ class Leases:
 
     activations: ActivationStore
     queue: Queue
-    length: timedelta
+    lengths: Lengths
 
     def of(
         self,
@@ -98,16 +114,16 @@ class Leases:
         on_renewed: Callable[[timedelta], None] = lambda _length: None,
     ) -> ActivationLease:
         """The leases that `owner` holds. `on_renewed` is told the length from now on at each renewal."""
-        return ActivationLease(self.activations, self.queue, self.length, delivery, request, owner, on_renewed)
+        return ActivationLease(self.activations, self.queue, self.lengths, delivery, request, owner, on_renewed)
 
 
 class LeaseKeeper:
     """Runs work under the leases of one activation."""
 
-    def __init__(self, renewals: Renewals, lease: timedelta, *, backoff: Backoff | None = None) -> None:
+    def __init__(self, renewals: Renewals, lengths: Lengths) -> None:
         self._renewals = renewals
-        self._interval = lease.total_seconds() / RENEWALS_PER_LEASE
-        self._backoff = backoff or Backoff(longest=lease / RENEWALS_PER_LEASE)
+        self._interval = lengths.renewal.total_seconds()
+        self._backoff = Backoff(longest=lengths.renewal)
 
     async def hold(self, work: Coroutine[Any, Any, _T]) -> _T:
         """The outcome of `work`. Raises LeaseLostError, the work cancelled and ended, when the activation is lost."""

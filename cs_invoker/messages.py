@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from codesous.queue.v1.envelope_pb2 import Envelope
+from codesous.queue.v1.invocation_pb2 import InvocationRequest
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from codesous.queue.v1.envelope_pb2 import Envelope
-from codesous.queue.v1.invocation_pb2 import InvocationRequest
 from cs_core.clock import from_timestamp
 from cs_core.errors import ValidationError
 from cs_core.names import check_activation_id, check_function, check_namespace, check_tenant

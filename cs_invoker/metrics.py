@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
 from codesous.queue.v1.envelope_pb2 import Envelope
 from codesous.queue.v1.invocation_pb2 import InvocationResult
 from codesous.type.v1.activation_status_pb2 import ActivationStatus
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
 from cs_core.clock import from_timestamp
 
 _STATUS_PREFIX = "ACTIVATION_STATUS_"

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from codesous.queue.v1.invocation_pb2 import InvocationRequest, InvocationResult
 from codesous.type.v1.activation_status_pb2 import (
+    ACTIVATION_STATUS_CANCELLED,
     ACTIVATION_STATUS_ERROR,
     ACTIVATION_STATUS_SUCCESS,
     ACTIVATION_STATUS_TIMEOUT,
@@ -16,16 +17,19 @@ from codesous.type.v1.activation_status_pb2 import (
 from codesous.type.v1.function_response_pb2 import FunctionResponse
 from codesous.type.v1.invocation_error_pb2 import InvocationError
 from codesous.type.v1.log_entry_pb2 import LOG_LEVEL_WARN, LogEntry
+
 from cs_core.clock import to_timestamp
 from cs_sandbox.job import Outcome
 
 REASON_TIMEOUT = "CS_RUNTIME_TIMEOUT"
 REASON_CRASH = "CS_RUNTIME_CRASH"
 REASON_TOO_LARGE = "CS_RUNTIME_RESULT_TOO_LARGE"
+REASON_CANCELLED = "CS_RUNTIME_CANCELLED"
 REASON_INTERNAL = "CS_INTERNAL"
 REASON_MALFORMED = "CS_VALIDATION_MALFORMED"
 REASON_MISSING = "CS_NOT_FOUND_ACTIVATION"
 
+_STATUS_OF_REASON = {REASON_TIMEOUT: ACTIVATION_STATUS_TIMEOUT, REASON_CANCELLED: ACTIVATION_STATUS_CANCELLED}
 _CUT = " [cut]"
 _LOGS_CUT = "[log cut: the lines of one activation are over their limit]"
 _REASON_BYTES = 128
@@ -102,17 +106,17 @@ def of_outcome(request: InvocationRequest, outcome: Outcome, attempt: int, sizes
 
 
 def of_failure(
-    request: InvocationRequest, reason: str, message: str, *, now: datetime, attempt: int = 0, retryable: bool = False
+    request: InvocationRequest, reason: str, message: str, *, now: datetime, attempt: int = 0
 ) -> InvocationResult:
-    """The result of an activation that no cell ran to an end. Status TIMEOUT for that reason, else ERROR."""
-    status = ACTIVATION_STATUS_TIMEOUT if reason == REASON_TIMEOUT else ACTIVATION_STATUS_ERROR
-    error = InvocationError(reason=reason, message=message, retryable=retryable)
+    """The result of an activation that no cell ran to an end; the reason gives the status."""
+    status = _STATUS_OF_REASON.get(reason, ACTIVATION_STATUS_ERROR)
+    error = InvocationError(reason=reason, message=message)
     return _result(request, status, None, error, start=None, end=now, attempt=attempt)
 
 
 def _result(
     request: InvocationRequest,
-    status: ActivationStatus,
+    status: ActivationStatus.ValueType,
     response: FunctionResponse | None,
     error: InvocationError | None,
     *,

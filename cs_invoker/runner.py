@@ -1,7 +1,8 @@
 """Runs one activation in a cell: loads its version and its code, makes the job, turns the outcome into a result.
 
-Whatever goes wrong here that running again would not cure becomes a result: a version or a bundle that is gone, code that the
-sandbox refuses, a fault of ours. Only a store that is away and a sandbox that cannot run anything are raised.
+Whatever goes wrong here that running again would not cure becomes a result: a version or a bundle that is gone, code
+that the sandbox refuses, a fault of ours. Only a store that is away and a sandbox that cannot run anything are
+raised.
 """
 
 from __future__ import annotations
@@ -9,21 +10,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
-
 from codesous.control.v1.version_pb2 import Version
 from codesous.queue.v1.invocation_pb2 import InvocationRequest, InvocationResult
 from codesous.type.v1.capabilities_pb2 import Capabilities
 from codesous.type.v1.log_entry_pb2 import LogEntry
-from cs_core.clock import Clock
+
+from cs_core.clock import Clock, to_timestamp
 from cs_core.errors import UnavailableError
 from cs_sandbox.job import Bundle, HostCalls, Job, Outcome, SandboxError
 
 from . import results
 from .code import CodeMissingError
-from .job import expired, make_job
+from .job import deadline_of, expired, make_job
 
 _log = structlog.get_logger(__name__)
 
@@ -31,8 +32,8 @@ _log = structlog.get_logger(__name__)
 class Cells(Protocol):
     """Runs jobs: the sandbox's pool."""
 
-    async def run(self, job: Job, host: HostCalls, *, cancel: asyncio.Event | None = None) -> Outcome:
-        """Run to the end. Raises SandboxError when nothing was run."""
+    async def run(self, job: Job, host: HostCalls, on_log: Callable[[LogEntry], None] | None = None) -> Outcome:
+        """Run to the end, after a wait for a free cell. Raises SandboxError when nothing was run."""
         ...
 
 
@@ -77,7 +78,7 @@ class Runner:
             return self._failure(request, error.reason, str(error), attempt)
         except (UnavailableError, SandboxError):
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - one activation must not end the process
             _log.exception("the activation could not be run")
             return self._failure(request, results.REASON_INTERNAL, "a fault of the platform", attempt)
 
@@ -88,13 +89,42 @@ class Runner:
         if expired(request, now):
             return self._failure(request, results.REASON_TIMEOUT, "the deadline passed before the run began", attempt)
         job = make_job(request, version, bundle, attempt=attempt, now=now, sizes=self.sizes)
-        outcome = await self.cells.run(job, self.host_calls(request, version.config.capabilities), cancel=cancel)
+        host = self.host_calls(request, version.config.capabilities)
+        lines: list[LogEntry] = []
+        deadline = deadline_of(request)
+        left = None if deadline is None else (deadline - now).total_seconds()
+        run = asyncio.ensure_future(self.cells.run(job, host, lines.append))
+        # The wait for a free cell does not count against the function's time, but it does against the deadline.
+        if await _ends_first(run, cancel, left):
+            return self._of_outcome(request, run.result(), attempt)
+        if cancel.is_set():
+            reason, message = results.REASON_CANCELLED, "the activation was cancelled"
+        else:
+            reason, message = results.REASON_TIMEOUT, "the deadline passed before the function returned"
+        result = results.of_failure(request, reason, message, now=self.clock.now(), attempt=attempt)
+        result.start_time.CopyFrom(to_timestamp(now))
+        return Ran(result, results.fit_logs(lines, attempt, self.sizes.log))
+
+    def _of_outcome(self, request: InvocationRequest, outcome: Outcome, attempt: int) -> Ran:
         if outcome.cold:
             self.on_cold_start()
         result = results.of_outcome(request, outcome, attempt, self.sizes)
         logs = results.fit_logs(outcome.logs, attempt, self.sizes.log)
-        return Ran(result, logs, crashed=result.error.reason == results.REASON_CRASH)
+        return Ran(result, logs, crashed=result.error.reason == results.REASON_CRASH and result.error.retryable)
 
     def _failure(self, request: InvocationRequest, reason: str, message: str, attempt: int) -> Ran:
         now = self.clock.now()
         return Ran(results.of_failure(request, reason, message, now=now, attempt=attempt), ())
+
+
+async def _ends_first(run: asyncio.Future[Outcome], cancel: asyncio.Event, seconds: float | None) -> bool:
+    """Whether the run ends before `cancel` is set and the time is over; when it does not, it is cancelled."""
+    cancelled = asyncio.ensure_future(cancel.wait())
+    try:
+        ends: set[asyncio.Future[Any]] = {run, cancelled}
+        await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return run.done()
+    finally:
+        run.cancel()
+        cancelled.cancel()
+        await asyncio.gather(run, cancelled, return_exceptions=True)

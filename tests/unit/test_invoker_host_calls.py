@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from codesous.type.v1.capabilities_pb2 import Capabilities, HttpCapability, KvCapability, KvOperation, QueueCapability
+
 from cs_invoker.host_calls import CapabilityHostCalls
 from cs_sandbox.job import HostCallError
 

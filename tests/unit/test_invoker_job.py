@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-
 from codesous.control.v1.version_pb2 import Version
 from codesous.queue.v1.invocation_pb2 import InvocationRequest
 from codesous.type.v1.function_ref_pb2 import FunctionRef
 from codesous.type.v1.principal_pb2 import Principal
 from codesous.type.v1.trigger_pb2 import ApiTrigger, CadenceTrigger, HttpTrigger, ScheduleTrigger, Trigger
+
 from cs_core.clock import to_timestamp
 from cs_invoker.job import describe_trigger, expired, make_job, wall_limit
 from cs_invoker.results import Sizes

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from codesous.queue.v1.envelope_pb2 import Envelope
 from codesous.queue.v1.invocation_pb2 import InvocationRequest, InvocationResult
 from codesous.type.v1.function_ref_pb2 import FunctionRef
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cs_core.ids import activation_id
 from cs_invoker.messages import BadMessageError, open_request
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from codesous.queue.v1.invocation_pb2 import InvocationRequest
 from codesous.type.v1.activation_status_pb2 import ActivationStatus
 from codesous.type.v1.function_ref_pb2 import FunctionRef
 from codesous.type.v1.function_response_pb2 import FunctionResponse
 from codesous.type.v1.invocation_error_pb2 import InvocationError
 from codesous.type.v1.log_entry_pb2 import LOG_LEVEL_INFO, LogEntry
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cs_invoker import results
 from cs_invoker.results import Sizes, cut_text, fit_error, fit_logs, of_failure, of_outcome
 from cs_sandbox.job import Outcome

@@ -1,0 +1,110 @@
+"""Puts the parts of one invoker together, over a store, a queue and a pool of cells that are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from codesous.queue.v1.invocation_pb2 import InvocationRequest
+from codesous.type.v1.capabilities_pb2 import Capabilities
+
+from cs_core.clock import Clock
+from cs_core.codeq import Queue, ResultChannel
+from cs_core.codeq.contract import INVOKE
+from cs_core.config import Settings
+from cs_core.store.activations import ActivationStore
+from cs_core.store.userkv import UserKvStore
+from cs_sandbox.job import HostCalls
+
+from .cancellations import Cancellations
+from .conclusion import Conclusion
+from .consumer import Consumer, Intake
+from .execution import Execution, Parts, Policy
+from .gaps import AtGap, pass_gap
+from .host_calls import CapabilityHostCalls
+from .inflight import Inflight
+from .kv_provider import StoredKv
+from .lease import Leases, Lengths
+from .metrics import Metrics
+from .permits import Permits
+from .results import Sizes
+from .runner import Cells, Code, Runner
+
+BATCH = 16
+RECEIVE_WAIT = timedelta(seconds=1)
+RETRY_DELAY = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Backends:
+    """What an invoker stands on."""
+
+    activations: ActivationStore
+    queue: Queue
+    channel: ResultChannel
+    code: Code
+    cells: Cells
+    user_kv: UserKvStore
+    metrics: Metrics
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Invoker:
+    """One invoker: run it in a task, stop it once."""
+
+    instance: str
+    consumer: Consumer
+    inflight: Inflight
+    cancellations: Cancellations
+
+    async def run(self) -> None:
+        """Process messages until `stop`, then drain. Raises nothing that a store or a function causes."""
+        async with self.cancellations.listen(self.instance):
+            await self.consumer.run()
+
+    def stop(self) -> None:
+        """Take no more messages; `run` returns when what was taken is done or handed back."""
+        self.consumer.stop()
+
+
+def assemble(settings: Settings, backends: Backends, instance: str, *, at_gap: AtGap = pass_gap) -> Invoker:
+    """Make the invoker `instance`."""
+    lengths = Lengths(
+        record=timedelta(seconds=settings.invoker.activation_lease), message=timedelta(seconds=settings.codeq.lease)
+    )
+    inflight = Inflight(backends.clock, backends.metrics.set_inflight)
+    conclusion = Conclusion(backends.queue, backends.channel, backends.clock, patience=lengths.message)
+    parts = Parts(
+        activations=backends.activations,
+        leases=Leases(backends.activations, backends.queue, lengths),
+        conclusion=conclusion,
+        runner=_runner(settings, backends),
+        inflight=inflight,
+        metrics=backends.metrics,
+        clock=backends.clock,
+    )
+    policy = Policy(lengths, settings.codeq.max_deliveries, RETRY_DELAY)
+    execution = Execution(parts, policy, instance, at_gap=at_gap)
+    intake = Intake(INVOKE, BATCH, RECEIVE_WAIT, grace=timedelta(seconds=settings.rpc.drain_grace))
+    permits = Permits(settings.invoker.concurrency)
+    consumer = Consumer(backends.queue, permits, intake, execution.process, conclusion.hand_back)
+    return Invoker(instance, consumer, inflight, Cancellations(backends.channel, inflight))
+
+
+def _runner(settings: Settings, backends: Backends) -> Runner:
+    limits = settings.limits
+
+    def host_calls(request: InvocationRequest, capabilities: Capabilities) -> HostCalls:
+        kv = StoredKv(backends.user_kv, request.function.tenant)
+        cadence = request.trigger.WhichOneof("kind") == "cadence"
+        return CapabilityHostCalls(capabilities, kv, cadence=cadence)
+
+    return Runner(
+        code=backends.code,
+        cells=backends.cells,
+        host_calls=host_calls,
+        clock=backends.clock,
+        sizes=Sizes(limits.result_bytes, limits.error_bytes, limits.stack_bytes, limits.log_bytes),
+        on_cold_start=backends.metrics.count_cold_start,
+    )
