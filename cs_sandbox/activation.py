@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import os
-import resource
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -55,7 +54,6 @@ class Activation:
         self._deadline = float("inf")
         self._response = function_response_pb2.FunctionResponse()
         self._log_left = 0
-        self._resident = 0
         self._calls: set[int] = set()
         self._last_call = 0
         self._timers: list[tuple[float, int]] = []
@@ -94,7 +92,6 @@ class Activation:
         self._run = run
         self.run_id = run.run_id
         self._log_left = run.log_limit_bytes
-        self._resident = resident_peak()
         self._deadline = self.engine.deadline = time.monotonic() + run.timeout_ms / 1000
         self.engine.set_memory_limit(run.memory_bytes)
         self._guarded(self._begin)
@@ -209,8 +206,7 @@ class Activation:
             return
         self.done = True
         frame.run_id = self.run_id
-        if not self.tainted:
-            frame.peak_memory_bytes = self.engine.memory_bytes()
+        frame.peak_memory_bytes = max(0, self.engine.sample_memory())
         self._send(frames_pb2.FromCell(result=frame))
 
     def _fail(self, kind: str, name: str, message: str, stack: str) -> None:
@@ -221,8 +217,8 @@ class Activation:
         self._finish(frame)
 
     def _near_memory_limit(self) -> bool:
-        """Whether this run made the process resident for most of its limit. What it threw away since counts too."""
-        return (resident_peak() - self._resident) * 2 >= self._run.memory_bytes
+        """Whether this run held much of its limit at some time. What it threw away since counts too."""
+        return self.engine.sample_memory() * 10 >= self._run.memory_bytes * 4
 
     # What the guest may call. Arguments are primitives, and of the type that the prelude gives.
 
@@ -302,8 +298,3 @@ def warm_up() -> None:
     )
     activation.advance()
     activation.close()
-
-
-def resident_peak() -> int:
-    """Most bytes that this process ever had resident."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

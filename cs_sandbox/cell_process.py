@@ -25,7 +25,7 @@ END_WAIT: Final = 0.5
 """Seconds that we wait to be told how a cell ended before we say that we do not know."""
 RECYCLE_WAIT: Final = 2.0
 """Seconds for a cell to clean up after a run."""
-MEMORY_SUSPICION: Final = 0.6
+MEMORY_SUSPICION: Final = 0.5
 """A crash with this share of the memory limit resident is taken for exhausted memory."""
 
 

@@ -33,7 +33,6 @@ ALLOWED: Final = (
     "clock_gettime",
     "clock_getres",
     "gettimeofday",
-    "getrusage",
     "time",
     "getrandom",
     "futex",

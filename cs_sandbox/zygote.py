@@ -14,6 +14,7 @@ import array
 import gc
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -46,7 +47,7 @@ class Zygote:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(wake_read, select.POLLIN)
-        self._tell({"ready": os.getpid()})
+        self._tell({"ready": os.getpid(), "resident": _resident(resource.getrusage(resource.RUSAGE_SELF))})
         gc.collect()
         gc.freeze()
         while True:
@@ -87,11 +88,15 @@ class Zygote:
                 return
             if pid == 0:
                 return
-            self._tell({"ended": pid, "code": os.waitstatus_to_exitcode(status), "peak": usage.ru_maxrss * 1024})
+            self._tell({"ended": pid, "code": os.waitstatus_to_exitcode(status), "peak": _resident(usage)})
 
     def _tell(self, message: dict[str, Any], *descriptors: int) -> None:
         passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         self._control.sendmsg([json.dumps(message).encode()], passed)
+
+
+def _resident(usage: resource.struct_rusage) -> int:
+    return usage.ru_maxrss * 1024
 
 
 def _plan(memory_max: int, skip: frozenset[str]) -> jail.JailPlan:

@@ -32,7 +32,7 @@ class ForkedCell:
 
 @dataclass(frozen=True, slots=True)
 class CellEnd:
-    """How a cell ended: its exit code, negative for a signal, and the most memory that it had resident."""
+    """How a cell ended: its exit code, negative for a signal, and how much it had resident beyond the zygote's own."""
 
     code: int
     peak_bytes: int
@@ -54,6 +54,7 @@ class ZygoteProcess:
         self._ready: asyncio.Future[None] | None = None
         self._forks: deque[asyncio.Future[ForkedCell]] = deque()
         self.pid = 0
+        self._resident = 0
 
     @property
     def alive(self) -> bool:
@@ -138,14 +139,14 @@ class ZygoteProcess:
 
     def _handle(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if "ready" in message:
-            self.pid = int(message["ready"])
+            self.pid, self._resident = int(message["ready"]), int(message["resident"])
             if self._ready is not None and not self._ready.done():
                 self._ready.set_result(None)
         elif "broken" in message:
             if self._ready is not None and not self._ready.done():
                 self._ready.set_exception(SandboxError(f"the sandbox's zygote cannot start: {message['broken']}"))
         elif "ended" in message:
-            self._on_end(int(message["ended"]), CellEnd(int(message["code"]), int(message["peak"])))
+            self._on_end(int(message["ended"]), CellEnd(int(message["code"]), int(message["peak"]) - self._resident))
         elif "forked" in message:
             self._hand_over(int(message["forked"]), descriptors)
         elif self._forks:

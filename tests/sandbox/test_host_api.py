@@ -180,7 +180,7 @@ async def test_logs_carry_level_text_and_attempt(run):
         ),
         ("typeof performance.now()", "number"),
         ("new Promise((done) => { const o = []; setTimeout(() => { o.push(2); done(o) }, 5); o.push(1) })", [1, 2]),
-        ("new Promise((done) => { clearTimeout(setTimeout(() => done('late'), 1)); setTimeout(done, 5, 'kept') })", "kept"),
+        ("new Promise((d) => { clearTimeout(setTimeout(() => d('late'), 1)); setTimeout(d, 5, 'kept') })", "kept"),
         (
             "new Promise((done) => { let n = 0;"
             " const t = setInterval(() => { if (++n === 3) { clearInterval(t); done(n) } }, 1) })",
