@@ -23,7 +23,8 @@ _MS_SEALED: Final = 1 | 2 | 4 | 8
 def enter_user_namespace() -> str:
     """Enter a user namespace that maps only this user (and nobody, for root); "" or what failed.
 
-    The map must be written by a process outside when it has more than one line, so a child does it.
+    The map must be written by a process outside when it has more than one line, so a child does it. Raises `OSError`
+    when the namespace was entered and has no map: there is no way back, and identities would not be what they seem.
     """
     user, group = os.geteuid(), os.getegid()
     read_end, write_end = os.pipe()
@@ -37,7 +38,7 @@ def enter_user_namespace() -> str:
     os.close(write_end)
     status = os.waitpid(child, 0)[1]
     if not failed and status != 0:
-        return "the user map could not be written"
+        raise OSError("the map of the user namespace could not be written: leave the layer `user` out")
     return failed
 
 

@@ -111,7 +111,12 @@ class ZygoteProcess:
             self._control.send(b"fork")
         except OSError:
             self._lost()
-        return await answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                _let_go(answer.result())
+            raise
 
     async def close(self) -> None:
         """End the process, and with it every cell."""
@@ -155,15 +160,13 @@ class ZygoteProcess:
                 waiting.set_exception(SandboxError(f"the zygote could not fork: {message.get('failed')}"))
 
     def _hand_over(self, pid: int, descriptors: list[int]) -> None:
-        connection, pidfd = socket.socket(fileno=descriptors[0]), descriptors[1]
-        connection.setblocking(False)
+        forked = ForkedCell(pid, descriptors[1], socket.socket(fileno=descriptors[0]))
+        forked.connection.setblocking(False)
         waiting = self._forks.popleft() if self._forks else None
         if waiting is None or waiting.done():
-            # Whoever asked has gone: the closed connection ends the cell.
-            connection.close()
-            os.close(pidfd)
+            _let_go(forked)
         else:
-            waiting.set_result(ForkedCell(pid, pidfd, connection))
+            waiting.set_result(forked)
 
     def _lost(self) -> None:
         if self._control is None:
@@ -176,6 +179,12 @@ class ZygoteProcess:
             if waiting is not None and not waiting.done():
                 waiting.set_exception(gone)
         self._forks.clear()
+
+
+def _let_go(forked: ForkedCell) -> None:
+    """Whoever asked for the cell has gone: the closed connection ends it."""
+    forked.connection.close()
+    os.close(forked.pidfd)
 
 
 def _descriptors(passed: list[tuple[int, int, bytes]]) -> list[int]:
