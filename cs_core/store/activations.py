@@ -1,0 +1,298 @@
+"""Activations: submit, begin, renew, finish, cancel, each one compare-and-set on the record.
+
+The record is a hash in the slot of the activation's partition: `state`, `owner`, `attempt`, `lease_until` (ms, the
+server's clock), `digest` (sha256 of the event), `request` (an InvocationRequest without its event), `result` (an
+InvocationResult once terminal), `accept_ms`, `start_ms`, `end_ms` (ms since the epoch), and `cancel` once asked to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from codesous.gateway.v1.activation_pb2 import Activation
+from codesous.queue.v1.invocation_pb2 import InvocationRequest, InvocationResult
+from codesous.type.v1.activation_status_pb2 import ActivationStatus
+from codesous.type.v1.invocation_error_pb2 import InvocationError
+from codesous.type.v1.log_entry_pb2 import LogEntry
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cs_core.clock import Clock, from_timestamp, to_timestamp
+from cs_core.errors import ConflictError
+from cs_core.store import keys
+from cs_core.store.client import KvClient
+from cs_core.store.scripts import load_script
+
+_SUBMIT, _BEGIN, _RENEW, _FINISH, _CANCEL = (
+    load_script("cs_core.store", name) for name in ("submit", "begin", "renew", "finish", "cancel")
+)
+_DAY = 86_400
+_PREFIX = "ACTIVATION_STATUS_"
+_FIELDS = ("state", "attempt", "request", "result", "start_ms", "end_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitOutcome:
+    """Whether a record was made; False: one with the same event was there before."""
+
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What became of a begin.
+
+    `run`: it is the caller's, and `attempt` counts this run. `busy`: another owner holds it for `busy_for` more.
+    `done`: it is terminal, with `result`. `missing`: there is no record.
+    """
+
+    kind: Literal["run", "busy", "done", "missing"]
+    attempt: int = 0
+    busy_for: timedelta = timedelta(0)
+    result: InvocationResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishOutcome:
+    """Whether the terminal state was taken. When it was not: the result that stands, or None if another owner runs."""
+
+    accepted: bool
+    result: InvocationResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOutcome:
+    """What became of a cancel; `owner` is who runs it when it is running."""
+
+    kind: Literal["ended", "running", "terminal", "missing"]
+    owner: str = ""
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _state(status: ActivationStatus.ValueType) -> str:
+    return ActivationStatus.Name(status).removeprefix(_PREFIX)
+
+
+class ActivationStore:
+    """The records of activations.
+
+    Args:
+        client: the store.
+        partitions: partitions of the installation.
+        clock: tells accept and end times.
+        ttl: life of a record after its activation ended.
+    """
+
+    def __init__(self, client: KvClient, partitions: int, clock: Clock, ttl: timedelta) -> None:
+        self._client = client
+        self._partitions = partitions
+        self._clock = clock
+        self._ttl = int(ttl.total_seconds())
+
+    def partition(self, tenant: str, activation_id: str) -> int:
+        """The partition of an activation's record and of its queue message."""
+        return keys.partition_of(tenant, activation_id, self._partitions)
+
+    def _record(self, tenant: str, activation_id: str) -> str:
+        return keys.activation(self.partition(tenant, activation_id), tenant, activation_id)
+
+    async def submit(self, request: InvocationRequest, digest: bytes) -> SubmitOutcome:
+        """Make the record of a request (state QUEUED) unless there is one.
+
+        Raises:
+            ConflictError: there is one, of another event (`CS_CONFLICT_IDEMPOTENCY`).
+        """
+        ref = request.function
+        partition = self.partition(ref.tenant, request.activation_id)
+        header = InvocationRequest()
+        header.CopyFrom(request)
+        header.ClearField("event")
+        accepted = _ms(from_timestamp(request.accept_time))
+        reply = await self._client.script(
+            _SUBMIT,
+            [
+                keys.activation(partition, ref.tenant, request.activation_id),
+                keys.activation_index(partition, ref.tenant, ref.namespace, ref.function),
+            ],
+            [
+                request.activation_id,
+                accepted,
+                digest,
+                header.SerializeToString(),
+                accepted - self._ttl * 1000,
+                self._ttl,
+            ],
+        )
+        if reply[0] == 1:
+            return SubmitOutcome(created=True)
+        if reply[1] != digest:
+            raise ConflictError("CS_CONFLICT_IDEMPOTENCY", "the idempotency key was used with another body")
+        return SubmitOutcome(created=False)
+
+    async def begin(self, tenant: str, activation_id: str, owner: str, lease: timedelta) -> Begun:
+        """Take an activation to run it: QUEUED, or RUNNING with an expired lease, becomes RUNNING and the caller's."""
+        reply = await self._client.script(
+            _BEGIN,
+            [self._record(tenant, activation_id)],
+            [owner, int(lease.total_seconds() * 1000), _ms(self._clock.now())],
+        )
+        match reply[0]:
+            case b"run":
+                return Begun("run", attempt=int(reply[1]))
+            case b"busy":
+                return Begun("busy", busy_for=timedelta(milliseconds=int(reply[1])))
+            case b"done":
+                return Begun("done", result=InvocationResult.FromString(reply[1]))
+            case _:
+                return Begun("missing")
+
+    async def renew(self, tenant: str, activation_id: str, owner: str, lease: timedelta) -> bool:
+        """Hold the lease for `lease` from now; False when it is no longer the owner's."""
+        reply = await self._client.script(
+            _RENEW, [self._record(tenant, activation_id)], [owner, int(lease.total_seconds() * 1000)]
+        )
+        return bool(reply[0] == 1)
+
+    async def finish(self, result: InvocationResult, owner: str, logs: Sequence[LogEntry]) -> FinishOutcome:
+        """Give an activation its terminal state. Without an owner, only one that has not started is finished."""
+        partition = self.partition(result.tenant, result.activation_id)
+        reply = await self._client.script(
+            _FINISH,
+            [
+                keys.activation(partition, result.tenant, result.activation_id),
+                keys.activation_logs(partition, result.tenant, result.activation_id),
+            ],
+            [
+                owner,
+                _state(result.status),
+                result.SerializeToString(),
+                _ms(from_timestamp(result.end_time)),
+                self._ttl,
+                *(entry.SerializeToString() for entry in logs),
+            ],
+        )
+        if reply[0] == 1:
+            return FinishOutcome(accepted=True, result=result)
+        if reply[0] == 0:
+            return FinishOutcome(accepted=False, result=InvocationResult.FromString(reply[1]))
+        return FinishOutcome(accepted=False)
+
+    async def cancel(self, tenant: str, activation_id: str, message: str) -> CancelOutcome:
+        """End a queued activation as CANCELLED; mark a running one so that its owner stops it."""
+        head = await self._client.call("HGET", self._record(tenant, activation_id), "request")
+        if head is None:
+            return CancelOutcome("missing")
+        request = InvocationRequest.FromString(head)
+        now = self._clock.now()
+        result = InvocationResult(
+            request_id=request.request_id,
+            activation_id=activation_id,
+            tenant=tenant,
+            status=ActivationStatus.ACTIVATION_STATUS_CANCELLED,
+            error=InvocationError(reason="CS_RUNTIME_CANCELLED", message=message),
+            end_time=to_timestamp(now),
+        )
+        reply = await self._client.script(
+            _CANCEL,
+            [self._record(tenant, activation_id)],
+            [result.SerializeToString(), _ms(now), self._ttl, message],
+        )
+        match reply[0]:
+            case b"ended":
+                return CancelOutcome("ended")
+            case b"running":
+                return CancelOutcome("running", owner=reply[1].decode())
+            case b"terminal":
+                return CancelOutcome("terminal")
+            case _:
+                return CancelOutcome("missing")
+
+    async def get(self, tenant: str, activation_id: str) -> Activation | None:
+        """Read an activation; None when there is none."""
+        fields = await self._client.call("HMGET", self._record(tenant, activation_id), *_FIELDS)
+        return _activation(fields)
+
+    async def get_result(self, tenant: str, activation_id: str) -> InvocationResult | None:
+        """Read the result; None while there is none."""
+        stored = await self._client.call("HGET", self._record(tenant, activation_id), "result")
+        return None if stored is None else InvocationResult.FromString(stored)
+
+    async def list_by_function(
+        self, tenant: str, namespace: str, function: str, *, before: tuple[int, str] | None, limit: int
+    ) -> tuple[list[Activation], tuple[int, str] | None]:
+        """List activations of a function, newest first, and where to go on (None: that was all).
+
+        `before` is a position that an earlier call returned: accept time in ms and activation id of the last one.
+        """
+        found: list[tuple[int, str]] = []
+        ceiling = "+inf" if before is None else str(before[0])
+        for partition in sorted(set(keys.tenant_partitions(tenant, self._partitions))):
+            index = keys.activation_index(partition, tenant, namespace, function)
+            # One time may be shared by many: read on until enough of them are past the position.
+            offset, missing = 0, limit + 1
+            while missing > 0:
+                page = await self._client.call(
+                    "ZREVRANGEBYSCORE", index, ceiling, "-inf", "WITHSCORES", "LIMIT", offset, limit + 1
+                )
+                entries = [
+                    (int(float(score)), member.decode()) for member, score in zip(page[::2], page[1::2], strict=True)
+                ]
+                past = [entry for entry in entries if before is None or entry < before]
+                found.extend(past)
+                missing -= len(past)
+                offset += limit + 1
+                if len(entries) < limit + 1:
+                    break
+        found.sort(reverse=True)
+        chosen = found[:limit]
+        records = await asyncio.gather(*(self.get(tenant, activation_id) for _, activation_id in chosen))
+        activations = [record for record in records if record is not None]
+        for record in activations:
+            record.ClearField("response")
+        return activations, (chosen[-1] if len(found) > limit else None)
+
+    async def logs(self, tenant: str, activation_id: str, start: int, limit: int) -> list[LogEntry]:
+        """Read log lines from number `start` (0 is the first) on, oldest first."""
+        partition = self.partition(tenant, activation_id)
+        lines = await self._client.call(
+            "LRANGE", keys.activation_logs(partition, tenant, activation_id), start, start + limit - 1
+        )
+        return [LogEntry.FromString(line) for line in lines]
+
+
+def _activation(fields: Sequence[bytes | None]) -> Activation | None:
+    state, attempt, request_bytes, result_bytes, start_ms, end_ms = fields
+    if state is None or request_bytes is None:
+        return None
+    request = InvocationRequest.FromString(request_bytes)
+    activation = Activation(
+        activation_id=request.activation_id,
+        function=request.function,
+        status=ActivationStatus.Value(_PREFIX + state.decode()),
+        trigger=request.trigger,
+        principal=request.principal,
+        request_id=request.request_id,
+        accept_time=request.accept_time,
+        attempt=int(attempt or 0),
+    )
+    if start_ms:
+        activation.start_time.CopyFrom(_from_ms(start_ms))
+    if end_ms:
+        activation.end_time.CopyFrom(_from_ms(end_ms))
+    if result_bytes is not None:
+        result = InvocationResult.FromString(result_bytes)
+        if result.HasField("response"):
+            activation.response.CopyFrom(result.response)
+        if result.HasField("error"):
+            activation.error.CopyFrom(result.error)
+    return activation
+
+
+def _from_ms(value: bytes) -> Timestamp:
+    return to_timestamp(datetime.fromtimestamp(int(value) / 1000, UTC))

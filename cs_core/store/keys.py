@@ -1,0 +1,108 @@
+"""Every key of the store. What one atomic step touches shares one hash tag.
+
+Tenant, namespace, function and alias names cannot hold `{`, `}`, `:` or `/` (see `cs_core.names`), so keys cannot
+collide and a name cannot choose its slot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def functions(tenant: str, namespace: str) -> str:
+    """Sorted set of the function names of a namespace, all of score 0: lexicographic order."""
+    return f"cs:{{{tenant}}}:functions:{namespace}"
+
+
+def function(tenant: str, namespace: str, name: str) -> str:
+    """A function's record."""
+    return f"cs:{{{tenant}}}:function:{namespace}/{name}"
+
+
+def version(tenant: str, namespace: str, name: str, number: int) -> str:
+    """A version's record."""
+    return f"cs:{{{tenant}}}:version:{namespace}/{name}/{number}"
+
+
+def aliases(tenant: str, namespace: str, name: str) -> str:
+    """Hash of a function's aliases: name to record."""
+    return f"cs:{{{tenant}}}:aliases:{namespace}/{name}"
+
+
+def draft(tenant: str, draft_id: str) -> str:
+    """A draft's record."""
+    return f"cs:{{{tenant}}}:draft:{draft_id}"
+
+
+def bundle(tenant: str, sha256: str) -> str:
+    """A bundle's bytes."""
+    return f"cs:{{{tenant}}}:bundle:{sha256}"
+
+
+def mutations(tenant: str) -> str:
+    """Stream of a tenant's mutations."""
+    return f"cs:{{{tenant}}}:mutations"
+
+
+def user_value(tenant: str, key: str) -> str:
+    """A value that functions of the tenant keep."""
+    return f"cs:{{{tenant}}}:kv:v:{key}"
+
+
+def user_keys(tenant: str) -> str:
+    """Sorted set of the keys that functions of the tenant keep, all of score 0."""
+    return f"cs:{{{tenant}}}:kv:keys"
+
+
+def activation(partition: int, tenant: str, activation_id: str) -> str:
+    """Hash of an activation."""
+    return f"cs:{{p{partition}}}:activation:{tenant}/{activation_id}"
+
+
+def activation_logs(partition: int, tenant: str, activation_id: str) -> str:
+    """List of an activation's log lines."""
+    return f"cs:{{p{partition}}}:logs:{tenant}/{activation_id}"
+
+
+def activation_index(partition: int, tenant: str, namespace: str, name: str) -> str:
+    """Sorted set of a function's activations by accept time, within a partition."""
+    return f"cs:{{p{partition}}}:index:{tenant}/{namespace}/{name}"
+
+
+def queue(partition: int, topic: str, part: str) -> str:
+    """A part of one partition of a topic."""
+    return f"cs:{{p{partition}}}:q:{topic}:{part}"
+
+
+def queue_bell(topic: str) -> str:
+    """Channel that is rung when something was published on a topic."""
+    return f"cs:bell:{topic}"
+
+
+def results_channel(instance: str) -> str:
+    """Channel of the results for one instance."""
+    return f"cs:{{i:{instance}}}:results"
+
+
+def control_channel(instance: str) -> str:
+    """Channel of what one instance is told to do."""
+    return f"cs:{{i:{instance}}}:control"
+
+
+def tenant_partitions(tenant: str, partitions: int) -> tuple[int, ...]:
+    """The partitions that a tenant may use: two of them where there are two, chosen by its name.
+
+    Shuffle sharding: a tenant that floods fills its own two, and few others share both.
+    """
+    digest = hashlib.blake2b(tenant.encode(), digest_size=8).digest()
+    first = int.from_bytes(digest[:4]) % partitions
+    if partitions == 1:
+        return (first,)
+    step = 1 + int.from_bytes(digest[4:]) % (partitions - 1)
+    return (first, (first + step) % partitions)
+
+
+def partition_of(tenant: str, activation_id: str, partitions: int) -> int:
+    """The partition of an activation: whoever holds its id finds its record."""
+    choices = tenant_partitions(tenant, partitions)
+    return choices[hashlib.blake2b(activation_id.encode(), digest_size=1).digest()[0] % len(choices)]

@@ -1,0 +1,17 @@
+-- Cancel an activation: a queued one ends, a running one is marked for its owner.
+-- KEYS: record.  ARGV: result bytes, end time (ms), life (s), message.
+-- Answers {'ended'}, {'running', owner}, {'terminal'} or {'missing'}.
+local record = redis.call('HMGET', KEYS[1], 'state', 'owner')
+if not record[1] then
+  return {'missing'}
+end
+if record[1] == 'QUEUED' then
+  redis.call('HSET', KEYS[1], 'state', 'CANCELLED', 'result', ARGV[1], 'end_ms', ARGV[2])
+  redis.call('EXPIRE', KEYS[1], ARGV[3])
+  return {'ended'}
+end
+if record[1] == 'RUNNING' then
+  redis.call('HSET', KEYS[1], 'cancel', ARGV[4])
+  return {'running', record[2]}
+end
+return {'terminal'}
