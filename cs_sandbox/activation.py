@@ -20,7 +20,8 @@ from codesous.cell.v1 import frames_pb2
 from codesous.type.v1 import function_response_pb2, log_entry_pb2
 
 from cs_sandbox import result
-from cs_sandbox.engine import Engine, ScriptError, Value
+from cs_sandbox.engine import Engine, ScriptError
+from cs_sandbox.engine_abi import Value
 from cs_sandbox.guest_code import guest_code
 
 KIB: Final = 1024

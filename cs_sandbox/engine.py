@@ -12,131 +12,36 @@ frame of ours is ever on the stack above user code that could reach back into it
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import struct
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import cffi
-
-_DECLARATIONS: Final = """
-typedef struct { uint64_t u; int64_t tag; } JSValue;
-typedef struct JSRuntime JSRuntime;
-typedef struct JSContext JSContext;
-typedef struct JSModuleDef JSModuleDef;
-typedef JSValue JSCFunctionData(JSContext *, JSValue, int, JSValue *, int, JSValue *);
-typedef JSModuleDef *JSModuleLoaderFunc(JSContext *, const char *, void *);
-typedef int JSInterruptHandler(JSRuntime *, void *);
-const char *JS_GetVersion(void);
-JSRuntime *JS_NewRuntime(void);
-void JS_FreeRuntime(JSRuntime *);
-void JS_SetMemoryLimit(JSRuntime *, size_t);
-void JS_SetMaxStackSize(JSRuntime *, size_t);
-void JS_SetInterruptHandler(JSRuntime *, JSInterruptHandler *, void *);
-void JS_SetModuleLoaderFunc(JSRuntime *, void *, JSModuleLoaderFunc *, void *);
-int JS_ExecutePendingJob(JSRuntime *, JSContext **);
-bool JS_IsJobPending(JSRuntime *);
-JSContext *JS_NewContext(JSRuntime *);
-void JS_FreeContext(JSContext *);
-JSValue JS_Eval(JSContext *, const char *, size_t, const char *, int);
-JSValue JS_EvalFunction(JSContext *, JSValue);
-JSValue JS_GetModuleNamespace(JSContext *, JSModuleDef *);
-int JS_ResolveModule(JSContext *, JSValue);
-uint8_t *JS_WriteObject(JSContext *, size_t *, JSValue, int);
-JSValue JS_ReadObject(JSContext *, const uint8_t *, size_t, int);
-void js_free(JSContext *, void *);
-JSValue JS_GetException(JSContext *);
-bool JS_HasException(JSContext *);
-JSValue JS_ThrowOutOfMemory(JSContext *);
-JSValue JS_ThrowReferenceError(JSContext *, const char *, ...);
-JSValue JS_ThrowInternalError(JSContext *, const char *, ...);
-JSValue JS_Call(JSContext *, JSValue, JSValue, int, JSValue *);
-JSValue JS_GetPropertyStr(JSContext *, JSValue, const char *);
-int JS_SetPropertyStr(JSContext *, JSValue, const char *, JSValue);
-JSValue JS_NewObject(JSContext *);
-JSValue JS_NewStringLen(JSContext *, const char *, size_t);
-JSValue JS_ParseJSON(JSContext *, const char *, size_t, const char *);
-const char *JS_ToCStringLen2(JSContext *, size_t *, JSValue, bool);
-void JS_FreeCString(JSContext *, const char *);
-void JS_FreeValue(JSContext *, JSValue);
-JSValue JS_DupValue(JSContext *, JSValue);
-JSValue JS_NewCFunctionData(JSContext *, JSCFunctionData *, int, int, int, JSValue *);
-"""
-
-TAG_STRING: Final = -7
-TAG_ROPE: Final = -6
-TAG_MODULE: Final = -3
-TAG_OBJECT: Final = -1
-TAG_INT: Final = 0
-TAG_BOOL: Final = 1
-TAG_NULL: Final = 2
-TAG_UNDEFINED: Final = 3
-TAG_EXCEPTION: Final = 6
-TAG_FLOAT: Final = 8
-
-_EVAL_GLOBAL: Final = 0
-_EVAL_MODULE: Final = 1
-_EVAL_COMPILE_ONLY: Final = 1 << 5
-_BYTECODE: Final = 1
+from cs_sandbox.engine_abi import (
+    BYTECODE,
+    EVAL_COMPILE_ONLY,
+    EVAL_GLOBAL,
+    EVAL_MODULE,
+    EXCEPTION,
+    TAG_BOOL,
+    TAG_EXCEPTION,
+    TAG_FLOAT,
+    TAG_INT,
+    TAG_ROPE,
+    TAG_STRING,
+    UNDEFINED,
+    Value,
+    allocated_bytes,
+    ffi,
+    lib,
+)
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-
 _SAMPLE_INTERVAL: Final = 0.001
-
-ENGINE_VERSION: Final = "0.17"
-
-Value = Any
-"""A `JSValue` struct as cffi gives it."""
-
-
-def _library() -> Any:
-    spec = importlib.util.find_spec("_quickjs")
-    if spec is None or spec.origin is None:
-        raise ImportError("the quickjs-ng extension module is not installed")
-    loaded = ffi.dlopen(spec.origin)
-    version = ffi.string(loaded.JS_GetVersion()).decode()
-    if not version.startswith(ENGINE_VERSION + "."):
-        raise ImportError(f"QuickJS-ng {version} is not {ENGINE_VERSION}.x, whose C interface this module declares")
-    return loaded
-
-
-ffi = cffi.FFI()
-ffi.cdef(_DECLARATIONS)
-lib = _library()
-
-UNDEFINED: Final = (0, TAG_UNDEFINED)
-_EXCEPTION: Final = (0, TAG_EXCEPTION)
 
 _engines: dict[int, Engine] = {}
 """Live engines by the addresses of their context and of their runtime."""
-
-
-def _allocator() -> Any:
-    """The C library, when it is one that counts what is allocated."""
-    counter = cffi.FFI()
-    counter.cdef(
-        "struct info { size_t arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost; };"
-        "struct info mallinfo2(void);"
-    )
-    library = counter.dlopen(None)
-    try:
-        library.mallinfo2()
-    except AttributeError:
-        return None
-    return library
-
-
-_counting = _allocator()
-
-
-def allocated_bytes() -> int:
-    """Bytes that this process has allocated now; 0 where the C library does not count."""
-    if _counting is None:
-        return 0
-    info = _counting.mallinfo2()
-    return int(info.uordblks + info.hblkhd)
 
 
 def _address(pointer: Any) -> int:
@@ -314,7 +219,7 @@ class Engine:
 
     def compile_script(self, source: bytes, name: str) -> bytes:
         """Bytecode of a script. Raises `ScriptError`."""
-        return self._bytecode(self._compile(source, name, _EVAL_GLOBAL))
+        return self._bytecode(self._compile(source, name, EVAL_GLOBAL))
 
     def run_bytecode(self, bytecode: bytes) -> Value:
         """The completion value of a script that `compile_script` made. Raises `ScriptError`."""
@@ -330,7 +235,7 @@ class Engine:
             if lib.JS_ResolveModule(self.context, module) < 0:
                 raise ScriptError
             return module
-        module = self._compile(self.modules[name], name, _EVAL_MODULE)
+        module = self._compile(self.modules[name], name, EVAL_MODULE)
         self.compiled[name] = self._bytecode(module, keep=True)
         return module
 
@@ -345,11 +250,11 @@ class Engine:
     def _compile(self, source: bytes, name: str, kind: int) -> Value:
         # The engine wants a terminating NUL; a NUL within the text is an error that it reports itself.
         raw = source.removeprefix(b"\xef\xbb\xbf")
-        return self.checked(lib.JS_Eval(self.context, raw + b"\0", len(raw), name.encode(), kind | _EVAL_COMPILE_ONLY))
+        return self.checked(lib.JS_Eval(self.context, raw + b"\0", len(raw), name.encode(), kind | EVAL_COMPILE_ONLY))
 
     def _bytecode(self, value: Value, *, keep: bool = False) -> bytes:
         size = ffi.new("size_t *")
-        pointer = lib.JS_WriteObject(self.context, size, value, _BYTECODE)
+        pointer = lib.JS_WriteObject(self.context, size, value, BYTECODE)
         if not keep:
             self.free(value)
         if pointer == ffi.NULL:
@@ -360,7 +265,7 @@ class Engine:
             lib.js_free(self.context, pointer)
 
     def _read(self, bytecode: bytes) -> Value:
-        return self.checked(lib.JS_ReadObject(self.context, bytecode, len(bytecode), _BYTECODE))
+        return self.checked(lib.JS_ReadObject(self.context, bytecode, len(bytecode), BYTECODE))
 
     def load(self, name: str) -> Any:
         """The engine asks for a module by its normalised name: a `JSModuleDef *`, or NULL with an exception pending."""
@@ -410,6 +315,6 @@ def _on_native(context: Any, _this: Any, count: int, values: Any, index: int, _d
     try:
         return engine.to_value(engine.native(index, [engine.to_python(values[n]) for n in range(count)]))
     except ScriptError:
-        return _EXCEPTION
+        return EXCEPTION
     except MemoryError:
         return lib.JS_ThrowOutOfMemory(context)
