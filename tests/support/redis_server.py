@@ -40,7 +40,7 @@ class RedisServer:
             while True:
                 try:
                     client.ping()
-                    return
+                    return  # noqa: TRY300 - the loop ends here
                 except redis.exceptions.RedisError:
                     if time.monotonic() > deadline or self._process.poll() is not None:
                         raise
