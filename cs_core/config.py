@@ -42,7 +42,7 @@ class StoreSettings(Section):
 class CodeqSettings(Section):
     """The queue."""
 
-    driver: Literal["kv", "memory"] = Field("kv", description="Driver: kv runs on the store, memory is for tests.")
+    driver: Literal["kv"] = Field("kv", description="Driver: kv runs on the store.")
     lease: float = Field(15.0, gt=0, le=900, description="Length of a delivery's lease, in seconds.")
     poll_interval: float = Field(0.2, gt=0, le=10, description="Slow poll that covers a lost bell, in seconds.")
     max_deliveries: int = Field(3, ge=1, le=100, description="Deliveries after which a message is given up.")
@@ -91,6 +91,9 @@ class LimitSettings(Section):
     memory_mb_max: int = Field(4096, gt=0, description="Largest memory limit, in MiB.")
     max_concurrency: int = Field(100, gt=0, description="Largest concurrency of a version, and its default.")
     kv_value_bytes: int = Field(256 * KIB, gt=0, description="Value in the tenant's key-value store, in bytes.")
+    async_age: float = Field(21_600.0, gt=0, description="Longest stay of an async request in the queue, in seconds.")
+    wait_default: float = Field(30.0, gt=0, description="Wait for an activation when the caller sets none, in seconds.")
+    wait_max: float = Field(60.0, gt=0, description="Longest wait for an activation, in seconds.")
     correlation_slack: float = Field(0.25, ge=0, description="Wait for a result beyond the time limit, in seconds.")
 
 

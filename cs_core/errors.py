@@ -122,6 +122,6 @@ class UnimplementedError(CodeSousError):
 class RuntimeFailure(CodeSousError):  # noqa: N818 - the field's word for it
     """A run of a function failed: `CS_RUNTIME_*`."""
 
-    def __init__(self, error: InvocationError) -> None:
-        super().__init__(error.reason, error.message)
+    def __init__(self, error: InvocationError, activation_id: str) -> None:
+        super().__init__(error.reason, error.message, metadata={"activation_id": activation_id})
         self.error = error

@@ -50,6 +50,8 @@ class Consumer:
         self._process = process
         self._hand_back = hand_back
         self._stopped = asyncio.Event()
+        self._going = asyncio.Event()
+        self._going.set()
         self._work: set[asyncio.Task[None]] = set()
 
     @property
@@ -57,9 +59,17 @@ class Consumer:
         """Deliveries that are being processed."""
         return len(self._work)
 
+    def pause(self, paused: bool) -> None:
+        """Receive no more until told to go on; what was received is processed."""
+        if paused:
+            self._going.clear()
+        else:
+            self._going.set()
+
     def stop(self) -> None:
         """Receive no more. `run` returns when what was received has been processed or handed back."""
         self._stopped.set()
+        self._going.set()
         self._permits.close()
 
     async def run(self) -> None:
@@ -71,6 +81,7 @@ class Consumer:
     async def _receive(self, group: asyncio.TaskGroup) -> None:
         backoff = Backoff()
         while not self._stopped.is_set():
+            await self._going.wait()
             free = await self._permits.wait_free()
             if self._stopped.is_set():
                 return

@@ -88,6 +88,11 @@ class CellProcess(asyncio.Protocol):
             raise
 
     @property
+    def runs(self) -> int:
+        """Runs that it was given so far."""
+        return self._last_run
+
+    @property
     def reserved(self) -> bool:
         """Whether the cell waits for the run that it was promised to."""
         return self.state is CellState.RESERVED

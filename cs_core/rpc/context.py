@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import grpc
 from codesous.type.v1.principal_pb2 import Principal
@@ -14,6 +14,8 @@ from codesous.type.v1.principal_pb2 import Principal
 from cs_core.errors import CodeSousError
 from cs_core.iam.access import MethodRule
 
+# The proxy gives a transcoded answer this status and removes the header.
+HTTP_STATUS: Final = "x-cs-http-status"
 Context = grpc.aio.ServicerContext[Any, Any]
 Metadata = Iterable[tuple[str, str | bytes]]
 
@@ -41,8 +43,12 @@ class RequestContext:
         return ""
 
     def answer_header(self, name: str, value: str | bytes) -> None:
-        """Add to the initial metadata of the answer, for example `x-cs-http-status`."""
+        """Add to the initial metadata of the answer."""
         self.headers.append((name, value))
+
+    def answer_status(self, status: int) -> None:
+        """Choose the HTTP status of the transcoded answer; without it, it is 200."""
+        self.answer_header(HTTP_STATUS, str(status))
 
     @property
     def caller(self) -> Principal:

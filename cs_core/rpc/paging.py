@@ -13,38 +13,54 @@ _CHECK_BYTES = 8
 DEFAULT_SIZE, MAX_SIZE = 50, 500
 
 
-def page_size(asked: int, *, default: int = DEFAULT_SIZE, most: int = MAX_SIZE) -> int:
-    """The size of a page: `default` for 0, at most `most`.
+class Page:
+    """One page of a list: how much, and after what.
+
+    Args:
+        kind: the list, for example `functions`.
+        scope: what the list is over; a token of another scope is refused.
+        size: items that were asked for; 0 is `default`, more than `most` is `most`.
+        token: where to go on; empty for the first page.
 
     Raises:
-        ValidationError: it is negative.
+        ValidationError: the size is negative, or the token is not of this list (`CS_VALIDATION_PAGE_TOKEN`).
     """
-    if asked < 0:
-        raise ValidationError.field("page_size", "must be 0 or more")
-    return min(asked or default, most)
 
+    def __init__(
+        self,
+        kind: str,
+        scope: tuple[str, ...],
+        size: int,
+        token: str,
+        *,
+        default: int = DEFAULT_SIZE,
+        most: int = MAX_SIZE,
+    ) -> None:
+        if size < 0:
+            raise ValidationError.field("page_size", "must be 0 or more")
+        self.size = min(size or default, most)
+        self._check = hashlib.blake2b(json.dumps([kind, *scope]).encode(), digest_size=_CHECK_BYTES).digest()
+        self.position: Any = self._decode(token) if token else None
 
-def _check(kind: str, scope: tuple[str, ...]) -> bytes:
-    return hashlib.blake2b(json.dumps([kind, *scope]).encode(), digest_size=_CHECK_BYTES).digest()
+    def after_name(self) -> str:
+        """The position of a list by name; empty for the first page."""
+        return self.position if isinstance(self.position, str) else ""
 
+    def below_number(self) -> int | None:
+        """The position of a list by falling number; None for the first page."""
+        return self.position if isinstance(self.position, int) else None
 
-def encode(kind: str, scope: tuple[str, ...], position: Any) -> str:
-    """Make a token for a position (any JSON value) in the list of `kind` over `scope`."""
-    return base64.urlsafe_b64encode(_check(kind, scope) + json.dumps(position).encode()).decode().rstrip("=")
+    def next_token(self, position: Any) -> str:
+        """Make the token of the page that begins at `position` (any JSON value); empty for None: no more pages."""
+        if position is None:
+            return ""
+        return base64.urlsafe_b64encode(self._check + json.dumps(position).encode()).decode().rstrip("=")
 
-
-def decode(kind: str, scope: tuple[str, ...], token: str) -> Any:
-    """Read a token back; None for an empty one.
-
-    Raises:
-        ValidationError: it was not given out by this list (`CS_VALIDATION_PAGE_TOKEN`).
-    """
-    if not token:
-        return None
-    try:
-        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        if raw[:_CHECK_BYTES] == _check(kind, scope):
-            return json.loads(raw[_CHECK_BYTES:])
-    except ValueError:
-        pass
-    raise ValidationError("CS_VALIDATION_PAGE_TOKEN", "page_token: was not given out by this list")
+    def _decode(self, token: str) -> Any:
+        try:
+            raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+            if raw[:_CHECK_BYTES] == self._check:
+                return json.loads(raw[_CHECK_BYTES:])
+        except ValueError:
+            pass
+        raise ValidationError("CS_VALIDATION_PAGE_TOKEN", "page_token: was not given out by this list")

@@ -26,6 +26,11 @@ class AliasStore:
     def __init__(self, client: KvClient) -> None:
         self._client = client
 
+    async def get(self, tenant: str, namespace: str, name: str, alias: str) -> Alias | None:
+        """Read an alias; None when there is none."""
+        stored = await self._client.call("HGET", keys.aliases(tenant, namespace, name), alias)
+        return None if stored is None else AliasRecord.FromString(stored).alias
+
     async def list_by_name(self, tenant: str, namespace: str, name: str) -> list[Alias]:
         """List all aliases of a function by name."""
         stored = await self._client.call("HGETALL", keys.aliases(tenant, namespace, name))

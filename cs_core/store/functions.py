@@ -28,6 +28,11 @@ class FunctionStore:
         stored = await self._client.call("GET", keys.function(tenant, namespace, name))
         return None if stored is None else FunctionRecord.FromString(stored).function
 
+    async def read(self, tenant: str, namespace: str, name: str) -> tuple[Function, bytes] | None:
+        """Read a function and its record as it is stored, for a change that depends on it; None when there is none."""
+        stored = await self._client.call("GET", keys.function(tenant, namespace, name))
+        return None if stored is None else (FunctionRecord.FromString(stored).function, stored)
+
     async def list_by_name(
         self, tenant: str, namespace: str, *, after: str, limit: int, show_deleted: bool
     ) -> tuple[list[Function], str | None]:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import grpc
 import structlog
 from grpc_status import rpc_status
 
 from cs_core.errors import CodeSousError, UnimplementedError
-from cs_core.rpc.context import RequestContext
+from cs_core.rpc.context import HTTP_STATUS, RequestContext
 from cs_core.rpc.interceptors.request_id import HEADER
 from cs_core.rpc.status import grpc_code, internal_error, proxy_override, to_status
 
 _log = structlog.get_logger(__name__)
-# The proxy applies this status to a transcoded answer and removes the header.
-HTTP_STATUS: Final = "x-cs-http-status"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,11 @@ def failure_of(call: RequestContext, error: BaseException) -> Failure:
 async def abort(call: RequestContext, context: grpc.aio.ServicerContext[Any, Any], error: CodeSousError) -> NoReturn:
     """End the call with the status of `error`: rich details, the request id, and what the proxy must know."""
     status = rpc_status.to_status(to_status(error, call.request_id))
-    trailers = [*status.trailing_metadata, (HEADER, call.request_id)]
+    # What would have been the answer's headers; its HTTP status was for success.
+    told = [(name, value) for name, value in call.headers if name != HTTP_STATUS]
+    trailers = [*status.trailing_metadata, *told]
+    if not told:
+        trailers.append((HEADER, call.request_id))
     override = proxy_override(error.reason)
     if override is not None:
         trailers.append((HTTP_STATUS, str(override)))

@@ -1,6 +1,7 @@
--- Make an activation's record unless there is one, and index it.
+-- Make an activation's record unless there is one, and index it. The record has a life from the first moment on: one
+-- whose message was lost with its publisher goes like all others.
 -- KEYS: record, index of the function.  ARGV: activation id, accept time (ms), digest, request bytes, index floor (ms),
--- index life (s).
+-- life of record and index (s).
 -- Answers {1} when made, else {0, digest}.
 local digest = redis.call('HGET', KEYS[1], 'digest')
 if digest then
@@ -8,6 +9,7 @@ if digest then
 end
 redis.call('HSET', KEYS[1], 'state', 'QUEUED', 'attempt', 0, 'owner', '', 'lease_until', 0,
   'digest', ARGV[3], 'request', ARGV[4], 'accept_ms', ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[6])
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', ARGV[5])
 redis.call('EXPIRE', KEYS[2], ARGV[6])

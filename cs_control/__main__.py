@@ -1,0 +1,90 @@
+"""The process cs-control: wiring only."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+
+from codesous.control.v1.alias_service_pb2_grpc import add_AliasServiceServicer_to_server
+from codesous.control.v1.function_service_pb2_grpc import add_FunctionServiceServicer_to_server
+from codesous.control.v1.version_service_pb2_grpc import add_VersionServiceServicer_to_server
+from prometheus_client import CollectorRegistry
+
+from cs_control.aliases import Aliases
+from cs_control.drafts import Drafts
+from cs_control.functions import Functions
+from cs_control.servicers.aliases import AliasServicer
+from cs_control.servicers.functions import FunctionServicer
+from cs_control.servicers.later import LATER
+from cs_control.servicers.versions import VersionServicer
+from cs_control.versions import Versions
+from cs_core.clock import SystemClock
+from cs_core.config import Settings
+from cs_core.rpc.admin import Process
+from cs_core.rpc.process import run_process
+from cs_core.rpc.server import RpcServer, Service, stop_on_signals
+from cs_core.store.aliases import AliasStore
+from cs_core.store.bundles import BundleStore
+from cs_core.store.client import KvClient
+from cs_core.store.drafts import DraftStore
+from cs_core.store.functions import FunctionStore
+from cs_core.store.versions import VersionStore
+from cs_sandbox import CellPool, PoolSettings
+
+SERVICE = "cs-control"
+
+
+async def run(settings: Settings, instance: str, registry: CollectorRegistry) -> None:
+    """Serve until told to stop."""
+    stopping = stop_on_signals()
+    clock, limits = SystemClock(), settings.limits
+    client = KvClient(settings.store.url, settings.store.timeout)
+    functions, aliases = FunctionStore(client), AliasStore(client)
+    drafts = DraftStore(client, timedelta(seconds=limits.draft_ttl))
+    # Syntax is looked at where code runs: in jailed cells, a few at a time.
+    pool = CellPool(PoolSettings(cells_max=2, spare_cells=1, require_jail=settings.sandbox.require_jail))
+    await pool.start()
+    try:
+        services = [
+            Service(
+                "codesous.control.v1.FunctionService",
+                add_FunctionServiceServicer_to_server,
+                FunctionServicer(Functions(functions, clock)),
+            ),
+            Service(
+                "codesous.control.v1.VersionService",
+                add_VersionServiceServicer_to_server,
+                VersionServicer(
+                    Drafts(functions, drafts, pool, limits, clock),
+                    Versions(functions, VersionStore(client), drafts, aliases, BundleStore(client), limits, clock),
+                ),
+            ),
+            Service(
+                "codesous.control.v1.AliasService",
+                add_AliasServiceServicer_to_server,
+                AliasServicer(Aliases(functions, aliases, clock)),
+            ),
+            *LATER,
+        ]
+        server = RpcServer(
+            settings,
+            Process(SERVICE, instance, clock.now(), settings),
+            services,
+            port=settings.control.port,
+            probes={"store": client.ping},
+            clock=clock,
+            registry=registry,
+        )
+        await server.serve_until(stopping)
+    finally:
+        await pool.close()
+        await client.close()
+
+
+def main() -> int:
+    """Run the process; returns its exit code."""
+    return run_process(SERVICE, lambda settings: settings.control, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""Opens the queue that the settings name."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from cs_core.codeq.kv import KvQueue
+from cs_core.config import Settings
+from cs_core.store.client import KvClient
+
+
+def open_queue(settings: Settings, client: KvClient) -> KvQueue:
+    """Open the queue on the store. The memory driver joins no two processes, so no service opens it."""
+    codeq = settings.codeq
+    return KvQueue(
+        client, settings.store.partitions, timedelta(seconds=codeq.lease), timedelta(seconds=codeq.poll_interval)
+    )

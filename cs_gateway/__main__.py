@@ -1,0 +1,95 @@
+"""The process cs-http-gateway: wiring only."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+
+from codesous.gateway.v1.activation_service_pb2_grpc import add_ActivationServiceServicer_to_server
+from codesous.gateway.v1.invocation_service_pb2_grpc import add_InvocationServiceServicer_to_server
+from codesous.gateway.v1.web_service_pb2_grpc import add_WebServiceServicer_to_server
+from prometheus_client import CollectorRegistry, Gauge
+
+from cs_core.clock import SystemClock
+from cs_core.codeq.kv import KvResultChannel
+from cs_core.codeq.open import open_queue
+from cs_core.config import Settings
+from cs_core.rpc.admin import Process
+from cs_core.rpc.process import run_process
+from cs_core.rpc.server import RpcServer, Service, stop_on_signals
+from cs_core.store.activations import ActivationStore
+from cs_core.store.client import KvClient
+from cs_core.store.resolve import Resolver
+from cs_gateway.activations import Activations
+from cs_gateway.ingress import Ingress
+from cs_gateway.invocations import Invocations
+from cs_gateway.servicers.activation import ActivationServicer
+from cs_gateway.servicers.invocation import InvocationServicer
+from cs_gateway.servicers.web import WebServicer
+from cs_gateway.waiters import Waiters
+from cs_gateway.web import Web
+
+SERVICE = "cs-http-gateway"
+# The public port sends reflection here; its clients look for what is behind the whole port.
+CONTROL_SERVICES = tuple(
+    f"codesous.control.v1.{name}Service"
+    for name in ("Function", "Version", "Alias", "Schedule", "WorkerBinding", "Mutation")
+)
+
+
+async def run(settings: Settings, instance: str, registry: CollectorRegistry) -> None:
+    """Serve until told to stop."""
+    stopping = stop_on_signals()
+    clock, limits = SystemClock(), settings.limits
+    client = KvClient(settings.store.url, settings.store.timeout)
+    queue = open_queue(settings, client)
+    channel = KvResultChannel(client)
+    store = ActivationStore(client, settings.store.partitions, clock, timedelta(seconds=limits.activation_ttl))
+    waiters = Waiters(store, channel, instance)
+    Gauge("cs_gateway_waiting", "Activations that are waited for.", registry=registry).set_function(
+        lambda: waiters.count
+    )
+    ingress = Ingress(Resolver(client), store, queue, limits, clock, instance)
+    invocations = Invocations(ingress, waiters, store, timedelta(seconds=limits.correlation_slack))
+    activations = Activations(store, waiters, channel, clock)
+    server = RpcServer(
+        settings,
+        Process(SERVICE, instance, clock.now(), settings, queue=queue, inflight=lambda: waiters.count),
+        [
+            Service(
+                "codesous.gateway.v1.InvocationService",
+                add_InvocationServiceServicer_to_server,
+                InvocationServicer(invocations, activations, limits),
+            ),
+            Service(
+                "codesous.gateway.v1.ActivationService",
+                add_ActivationServiceServicer_to_server,
+                ActivationServicer(activations, limits),
+            ),
+            Service(
+                "codesous.gateway.v1.WebService",
+                add_WebServiceServicer_to_server,
+                WebServicer(Web(ingress, invocations, limits, clock)),
+            ),
+        ],
+        port=settings.gateway.port,
+        probes={"store": client.ping, "codeq": queue.ping},
+        clock=clock,
+        registry=registry,
+        also_reflected=CONTROL_SERVICES,
+    )
+    try:
+        async with waiters.running():
+            await server.serve_until(stopping)
+    finally:
+        await queue.close()
+        await client.close()
+
+
+def main() -> int:
+    """Run the process; returns its exit code."""
+    return run_process(SERVICE, lambda settings: settings.gateway, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""ActivationService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+from codesous.gateway.v1 import activation_service_pb2 as pb
+from codesous.gateway.v1.activation_service_pb2_grpc import ActivationServiceServicer
+from google.protobuf.duration_pb2 import Duration
+
+from cs_core.config import LimitSettings
+from cs_core.errors import UnimplementedError, ValidationError
+from cs_core.rpc import paging
+from cs_core.rpc.context import Context
+from cs_gateway.activations import Activations
+
+LOG_LINES, LOG_LINES_MAX = 500, 5_000
+
+
+class ActivationServicer(ActivationServiceServicer):
+    """Serves Activations."""
+
+    def __init__(self, activations: Activations, limits: LimitSettings) -> None:
+        self._activations = activations
+        self._limits = limits
+
+    async def GetActivation(self, request: pb.GetActivationRequest, context: Context) -> pb.GetActivationResponse:
+        activation = await self._activations.get(request.tenant, request.activation_id)
+        return pb.GetActivationResponse(activation=activation)
+
+    async def ListActivations(self, request: pb.ListActivationsRequest, context: Context) -> pb.ListActivationsResponse:
+        scope = (request.tenant, request.namespace, request.function)
+        page = paging.Page("activations", scope, request.page_size, request.page_token)
+        before = None if page.position is None else (int(page.position[0]), str(page.position[1]))
+        found, last = await self._activations.list_by_function(*scope, before=before, limit=page.size)
+        return pb.ListActivationsResponse(activations=found, next_page_token=page.next_token(last))
+
+    async def WaitActivation(self, request: pb.WaitActivationRequest, context: Context) -> pb.WaitActivationResponse:
+        longest = _wait_of(request.timeout if request.HasField("timeout") else None, self._limits)
+        activation = await self._activations.wait(request.tenant, request.activation_id, longest)
+        return pb.WaitActivationResponse(activation=activation)
+
+    async def ListActivationLogs(
+        self, request: pb.ListActivationLogsRequest, context: Context
+    ) -> pb.ListActivationLogsResponse:
+        scope = (request.tenant, request.activation_id)
+        page = paging.Page("logs", scope, request.page_size, request.page_token, default=LOG_LINES, most=LOG_LINES_MAX)
+        lines, following = await self._activations.logs(*scope, start=page.position or 0, limit=page.size)
+        return pb.ListActivationLogsResponse(entries=lines, next_page_token=page.next_token(following))
+
+    async def WatchActivation(
+        self, request: pb.WatchActivationRequest, context: Context
+    ) -> AsyncIterator[pb.WatchActivationResponse]:
+        raise UnimplementedError("WatchActivation")
+        yield  # it is a stream
+
+
+def _wait_of(timeout: Duration | None, limits: LimitSettings) -> timedelta:
+    if timeout is None:
+        return timedelta(seconds=limits.wait_default)
+    length = timeout.seconds + timeout.nanos / 1e9
+    if not 0 <= length <= limits.wait_max:
+        raise ValidationError.field("timeout", f"must be 0 s to {limits.wait_max:g} s")
+    return timedelta(seconds=length)

@@ -1,0 +1,110 @@
+"""The process cs-invoker-pool: wiring only."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import timedelta
+
+from prometheus_client import CollectorRegistry
+
+from cs_core.clock import SystemClock
+from cs_core.codeq.kv import KvResultChannel
+from cs_core.codeq.open import open_queue
+from cs_core.config import MIB, Settings
+from cs_core.rpc.admin import Process
+from cs_core.rpc.process import run_process
+from cs_core.rpc.server import RpcServer, stop_on_signals
+from cs_core.store.activations import ActivationStore
+from cs_core.store.bundles import BundleStore
+from cs_core.store.client import KvClient
+from cs_core.store.userkv import UserKvStore
+from cs_core.store.versions import VersionStore
+from cs_invoker.assembly import Backends, assemble
+from cs_invoker.bundle_cache import BundleCache
+from cs_invoker.cells import list_cells
+from cs_invoker.code import StoredCode
+from cs_invoker.metrics import Metrics
+from cs_sandbox import CellPool, PoolSettings
+
+SERVICE = "cs-invoker-pool"
+
+
+async def run(settings: Settings, instance: str, registry: CollectorRegistry) -> None:
+    """Serve until told to stop."""
+    stopping = stop_on_signals()
+    clock, limits, sandbox = SystemClock(), settings.limits, settings.sandbox
+    client = KvClient(settings.store.url, settings.store.timeout)
+    queue = open_queue(settings, client)
+    metrics = Metrics(registry)
+    pool = CellPool(
+        PoolSettings(
+            cells_max=sandbox.cells,
+            cells_per_tenant=sandbox.cells_per_tenant,
+            spare_cells=sandbox.spares,
+            idle_ttl=timedelta(seconds=sandbox.idle_ttl),
+            memory_max_bytes=limits.memory_mb_max * MIB,
+            require_jail=sandbox.require_jail,
+        )
+    )
+    await pool.start()
+    cache = BundleCache(
+        settings.invoker.bundle_cache_count, settings.invoker.bundle_cache_bytes, metrics.count_bundle_lookup
+    )
+    invoker = assemble(
+        settings,
+        Backends(
+            activations=ActivationStore(
+                client, settings.store.partitions, clock, timedelta(seconds=limits.activation_ttl)
+            ),
+            queue=queue,
+            channel=KvResultChannel(client),
+            code=StoredCode(VersionStore(client), BundleStore(client), cache, limits),
+            cells=pool,
+            user_kv=UserKvStore(client, limits.kv_value_bytes),
+            metrics=metrics,
+            clock=clock,
+        ),
+        instance,
+    )
+
+    async def on_drain(draining: bool) -> None:
+        invoker.consumer.pause(draining)
+
+    server = RpcServer(
+        settings,
+        Process(
+            SERVICE,
+            instance,
+            clock.now(),
+            settings,
+            queue=queue,
+            cells=lambda: list_cells(pool),
+            leases=invoker.inflight.leases,
+            inflight=lambda: len(invoker.inflight),
+            on_drain=on_drain,
+        ),
+        [],
+        port=settings.invoker.port,
+        probes={"store": client.ping, "codeq": queue.ping, "sandbox": pool.probe},
+        clock=clock,
+        registry=registry,
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(invoker.run(), name="invoker")
+            await server.serve_until(stopping)
+            invoker.stop()
+    finally:
+        await pool.close()
+        await queue.close()
+        await client.close()
+
+
+def main() -> int:
+    """Run the process; returns its exit code."""
+    return run_process(SERVICE, lambda settings: settings.invoker, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

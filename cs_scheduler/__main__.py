@@ -1,0 +1,48 @@
+"""The process cs-scheduler: wiring only."""
+
+from __future__ import annotations
+
+import sys
+
+from prometheus_client import CollectorRegistry
+
+from cs_core.clock import SystemClock
+from cs_core.codeq.open import open_queue
+from cs_core.config import Settings
+from cs_core.rpc.admin import Process
+from cs_core.rpc.process import run_process
+from cs_core.rpc.server import RpcServer, stop_on_signals
+from cs_core.store.client import KvClient
+
+SERVICE = "cs-scheduler"
+
+
+async def run(settings: Settings, instance: str, registry: CollectorRegistry) -> None:
+    """Serve until told to stop."""
+    stopping = stop_on_signals()
+    clock = SystemClock()
+    client = KvClient(settings.store.url, settings.store.timeout)
+    queue = open_queue(settings, client)
+    server = RpcServer(
+        settings,
+        Process(SERVICE, instance, clock.now(), settings, queue=queue),
+        [],
+        port=settings.scheduler.port,
+        probes={"store": client.ping, "codeq": queue.ping},
+        clock=clock,
+        registry=registry,
+    )
+    try:
+        await server.serve_until(stopping)
+    finally:
+        await queue.close()
+        await client.close()
+
+
+def main() -> int:
+    """Run the process; returns its exit code."""
+    return run_process(SERVICE, lambda settings: settings.scheduler, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
