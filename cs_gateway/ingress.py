@@ -2,9 +2,9 @@
 
 Theory of operation. The record (QUEUED) and the message travel to the store in one pipeline, record first: when both
 are there, the request is accepted; a server that dies in between keeps a record that nobody was told of, which goes
-with its life. A request with an idempotency key goes in two steps, because its record may be there already: one with another
-body must not reach the queue. One with the same body is published again, since its first publisher may have died before
-it published; a message too many finds the activation begun or done, and changes nothing.
+with its life. A request with an idempotency key goes in two steps, because its record may be there already: one with
+another body must not reach the queue. One with the same body is published again, since its first publisher may have
+died before it published; a message too many finds the activation begun or done, and changes nothing.
 """
 
 from __future__ import annotations

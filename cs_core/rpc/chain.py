@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -23,7 +23,8 @@ from cs_core.iam.access import MethodRule
 from cs_core.rpc.context import Interceptor, Passive, RequestContext, enter
 from cs_core.rpc.interceptors.errors import Failure, abort, failure_of
 
-_Handler = grpc.RpcMethodHandler[Any, Any]
+if TYPE_CHECKING:
+    _Handler = grpc.RpcMethodHandler[Any, Any]
 _EXEMPT = ("/grpc.health.", "/grpc.reflection.", "/grpc.channelz.")
 
 

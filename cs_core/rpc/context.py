@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 from codesous.type.v1.principal_pb2 import Principal
@@ -16,7 +16,10 @@ from cs_core.iam.access import MethodRule
 
 # The proxy gives a transcoded answer this status and removes the header.
 HTTP_STATUS: Final = "x-cs-http-status"
-Context = grpc.aio.ServicerContext[Any, Any]
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+else:
+    Context = grpc.aio.ServicerContext
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
