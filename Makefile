@@ -24,6 +24,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python tools/gen.py --check
+	$(BIN)/python tools/docs.py --check
 	$(BIN)/buf format --diff --exit-code proto
 	$(BIN)/buf lint proto
 	$(BIN)/python tools/breaking.py
@@ -31,6 +32,7 @@ check: $(STAMP)
 
 gen: $(STAMP)
 	$(BIN)/python tools/gen.py
+	$(BIN)/python tools/docs.py
 
 # Not a gate: writes the formatting that `make check` asks for.
 format: $(STAMP)

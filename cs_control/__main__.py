@@ -11,14 +11,14 @@ from codesous.control.v1.version_service_pb2_grpc import add_VersionServiceServi
 from prometheus_client import CollectorRegistry
 
 from cs_control.aliases import Aliases
-from cs_control.drafts import Drafts
+from cs_control.drafts import Drafts, SyntaxCheck
 from cs_control.functions import Functions
 from cs_control.servicers.aliases import AliasServicer
 from cs_control.servicers.functions import FunctionServicer
 from cs_control.servicers.later import LATER
 from cs_control.servicers.versions import VersionServicer
 from cs_control.versions import Versions
-from cs_core.clock import SystemClock
+from cs_core.clock import Clock, SystemClock
 from cs_core.config import Settings
 from cs_core.rpc.admin import Process
 from cs_core.rpc.process import run_process
@@ -34,47 +34,52 @@ from cs_sandbox import CellPool, PoolSettings
 SERVICE = "cs-control"
 
 
+def services_of(settings: Settings, client: KvClient, syntax: SyntaxCheck, clock: Clock) -> list[Service]:
+    """Put the services together over a store and something that looks for syntax errors."""
+    limits = settings.limits
+    functions, aliases = FunctionStore(client), AliasStore(client)
+    drafts = DraftStore(client, timedelta(seconds=limits.draft_ttl))
+    return [
+        Service(
+            "codesous.control.v1.FunctionService",
+            add_FunctionServiceServicer_to_server,
+            FunctionServicer(Functions(functions, clock)),
+        ),
+        Service(
+            "codesous.control.v1.VersionService",
+            add_VersionServiceServicer_to_server,
+            VersionServicer(
+                Drafts(functions, drafts, syntax, limits, clock),
+                Versions(functions, VersionStore(client), drafts, aliases, BundleStore(client), limits, clock),
+            ),
+        ),
+        Service(
+            "codesous.control.v1.AliasService",
+            add_AliasServiceServicer_to_server,
+            AliasServicer(Aliases(functions, aliases, clock)),
+        ),
+        *LATER,
+    ]
+
+
 async def run(settings: Settings, instance: str, registry: CollectorRegistry) -> None:
     """Serve until told to stop."""
     stopping = stop_on_signals()
-    clock, limits = SystemClock(), settings.limits
+    clock = SystemClock()
     client = KvClient(settings.store.url, settings.store.timeout)
-    functions, aliases = FunctionStore(client), AliasStore(client)
-    drafts = DraftStore(client, timedelta(seconds=limits.draft_ttl))
     # Syntax is looked at where code runs: in jailed cells, a few at a time.
     pool = CellPool(PoolSettings(cells_max=2, spare_cells=1, require_jail=settings.sandbox.require_jail))
     await pool.start()
+    server = RpcServer(
+        settings,
+        Process(SERVICE, instance, clock.now(), settings),
+        services_of(settings, client, pool, clock),
+        port=settings.control.port,
+        probes={"store": client.ping},
+        clock=clock,
+        registry=registry,
+    )
     try:
-        services = [
-            Service(
-                "codesous.control.v1.FunctionService",
-                add_FunctionServiceServicer_to_server,
-                FunctionServicer(Functions(functions, clock)),
-            ),
-            Service(
-                "codesous.control.v1.VersionService",
-                add_VersionServiceServicer_to_server,
-                VersionServicer(
-                    Drafts(functions, drafts, pool, limits, clock),
-                    Versions(functions, VersionStore(client), drafts, aliases, BundleStore(client), limits, clock),
-                ),
-            ),
-            Service(
-                "codesous.control.v1.AliasService",
-                add_AliasServiceServicer_to_server,
-                AliasServicer(Aliases(functions, aliases, clock)),
-            ),
-            *LATER,
-        ]
-        server = RpcServer(
-            settings,
-            Process(SERVICE, instance, clock.now(), settings),
-            services,
-            port=settings.control.port,
-            probes={"store": client.ping},
-            clock=clock,
-            registry=registry,
-        )
         await server.serve_until(stopping)
     finally:
         await pool.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from datetime import timedelta
 
 from codesous.gateway.v1.activation_service_pb2_grpc import add_ActivationServiceServicer_to_server
@@ -10,7 +11,8 @@ from codesous.gateway.v1.invocation_service_pb2_grpc import add_InvocationServic
 from codesous.gateway.v1.web_service_pb2_grpc import add_WebServiceServicer_to_server
 from prometheus_client import CollectorRegistry, Gauge
 
-from cs_core.clock import SystemClock
+from cs_core.clock import Clock, SystemClock
+from cs_core.codeq import Queue
 from cs_core.codeq.kv import KvResultChannel
 from cs_core.codeq.open import open_queue
 from cs_core.config import Settings
@@ -37,41 +39,56 @@ CONTROL_SERVICES = tuple(
 )
 
 
-async def run(settings: Settings, instance: str, registry: CollectorRegistry) -> None:
-    """Serve until told to stop."""
-    stopping = stop_on_signals()
-    clock, limits = SystemClock(), settings.limits
-    client = KvClient(settings.store.url, settings.store.timeout)
-    queue = open_queue(settings, client)
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the process is made of; `waiters` must be running while `services` are served."""
+
+    services: list[Service]
+    waiters: Waiters
+
+
+def assemble(settings: Settings, client: KvClient, queue: Queue, clock: Clock, instance: str) -> Parts:
+    """Put the services together over a store and a queue."""
+    limits = settings.limits
     channel = KvResultChannel(client)
     store = ActivationStore(client, settings.store.partitions, clock, timedelta(seconds=limits.activation_ttl))
     waiters = Waiters(store, channel, instance)
-    Gauge("cs_gateway_waiting", "Activations that are waited for.", registry=registry).set_function(
-        lambda: waiters.count
-    )
     ingress = Ingress(Resolver(client), store, queue, limits, clock, instance)
     invocations = Invocations(ingress, waiters, store, timedelta(seconds=limits.correlation_slack))
     activations = Activations(store, waiters, channel, clock)
+    services = [
+        Service(
+            "codesous.gateway.v1.InvocationService",
+            add_InvocationServiceServicer_to_server,
+            InvocationServicer(invocations, activations, limits),
+        ),
+        Service(
+            "codesous.gateway.v1.ActivationService",
+            add_ActivationServiceServicer_to_server,
+            ActivationServicer(activations, limits),
+        ),
+        Service(
+            "codesous.gateway.v1.WebService",
+            add_WebServiceServicer_to_server,
+            WebServicer(Web(ingress, invocations, limits, clock)),
+        ),
+    ]
+    return Parts(services, waiters)
+
+
+async def run(settings: Settings, instance: str, registry: CollectorRegistry) -> None:
+    """Serve until told to stop."""
+    stopping = stop_on_signals()
+    clock = SystemClock()
+    client = KvClient(settings.store.url, settings.store.timeout)
+    queue = open_queue(settings, client)
+    parts = assemble(settings, client, queue, clock, instance)
+    waiting = Gauge("cs_gateway_waiting", "Activations that are waited for.", registry=registry)
+    waiting.set_function(lambda: parts.waiters.count)
     server = RpcServer(
         settings,
-        Process(SERVICE, instance, clock.now(), settings, queue=queue, inflight=lambda: waiters.count),
-        [
-            Service(
-                "codesous.gateway.v1.InvocationService",
-                add_InvocationServiceServicer_to_server,
-                InvocationServicer(invocations, activations, limits),
-            ),
-            Service(
-                "codesous.gateway.v1.ActivationService",
-                add_ActivationServiceServicer_to_server,
-                ActivationServicer(activations, limits),
-            ),
-            Service(
-                "codesous.gateway.v1.WebService",
-                add_WebServiceServicer_to_server,
-                WebServicer(Web(ingress, invocations, limits, clock)),
-            ),
-        ],
+        Process(SERVICE, instance, clock.now(), settings, queue=queue, inflight=lambda: parts.waiters.count),
+        parts.services,
         port=settings.gateway.port,
         probes={"store": client.ping, "codeq": queue.ping},
         clock=clock,
@@ -79,7 +96,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
         also_reflected=CONTROL_SERVICES,
     )
     try:
-        async with waiters.running():
+        async with parts.waiters.running():
             await server.serve_until(stopping)
     finally:
         await queue.close()
