@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from codesous.gateway.v1.web_service_pb2 import HandleRequest
 from codesous.type.v1.principal_pb2 import Principal
@@ -18,7 +18,7 @@ from cs_core.config import LimitSettings
 from cs_core.errors import TooLargeError
 
 RAW_QUERY: Final = "x-cs-raw-query"
-ORIGINAL_PATH: Final = "x-envoy-original-path"
+RAW_PATH: Final = "x-cs-raw-path"
 ORIGINAL_METHOD: Final = "x-envoy-original-method"
 PROTOCOL: Final = "x-cs-protocol"
 FORWARDED_FOR: Final = "x-forwarded-for"
@@ -83,7 +83,7 @@ def read_request(
         headers["host"] = authority
     return WebRequest(
         method=(_last(values, ORIGINAL_METHOD) or "POST").upper(),
-        path=_path(request, _last(values, ORIGINAL_PATH)),
+        path=_path(request, _last(values, RAW_PATH)),
         query=query,
         headers=headers,
         cookies=_cookies(values.get("cookie", ())),
@@ -132,11 +132,10 @@ def _last(values: Mapping[str, list[str]], name: str) -> str:
     return found[-1] if found else ""
 
 
-def _path(request: HandleRequest, original: str) -> str:
+def _path(request: HandleRequest, written: str) -> str:
     """The path after the ref, as it was written; of a caller by gRPC, as its field says."""
-    if not original:
+    if not written:
         return "/" + quote(request.proxy_path, safe="/:@!$&'()*+,;=~-._")
-    written = urlsplit(original).path if "://" in original[:8] else original.partition("?")[0]
     position = 0
     for _ in range(_SLASHES_BEFORE_REST):
         position = written.find("/", position) + 1

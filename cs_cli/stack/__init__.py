@@ -1,0 +1,1 @@
+"""The embedded stack: the whole mesh on one machine, under one supervisor."""
