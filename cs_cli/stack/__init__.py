@@ -1,1 +1,4 @@
-"""The embedded stack: the whole mesh on one machine, under one supervisor."""
+"""The embedded stack: the whole mesh on one machine, supervised by one process.
+
+`supervisor` starts, watches and stops `child` processes; `plan` says which; `state` is what other commands read.
+"""

@@ -1,0 +1,22 @@
+"""The commands put together."""
+
+from __future__ import annotations
+
+import typer
+
+from cs_cli.commands import auth, config, http, stack, version
+from cs_cli.commands.fn import app as fn
+
+app = typer.Typer(
+    name="cs",
+    help="code-sous: write a function as text, publish it, have it invoked.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+stack.add_commands(app)
+app.command("version")(version.version)
+app.add_typer(fn, name="fn")
+app.add_typer(http.app, name="http")
+app.add_typer(auth.app, name="auth")
+app.add_typer(config.app, name="config")

@@ -1,0 +1,62 @@
+"""`cs auth`: who calls."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from cs_cli import login as logins
+from cs_cli.login import Login
+from cs_cli.options import DataDir, Json
+from cs_cli.output import OUT
+
+app = typer.Typer(help="Log in, and make tokens for development.", no_args_is_help=True)
+
+
+@app.command()
+def login(
+    tenant: Annotated[str, typer.Option("--tenant", help="Tenant of the token.")],
+    token: Annotated[str, typer.Option("--token", help="Access token.")],
+    api_url: Annotated[str, typer.Option("--api-url", help="Public port of the mesh.")] = logins.DEFAULT_API_URL,
+    json: Json = False,
+) -> None:
+    """Save a tenant, a token and the address of the mesh for the commands that follow."""
+    path = logins.save(Login(tenant, token.strip(), api_url.rstrip("/")))
+    if OUT.json:
+        OUT.data({"tenant": tenant, "api_url": api_url.rstrip("/"), "path": str(path)})
+    else:
+        OUT.line(f"[green]logged in[/green] as {tenant} at {api_url} [dim]({path})[/dim]")
+
+
+@app.command()
+def whoami(json: Json = False) -> None:
+    """Tell the tenant, the address, and the first 8 characters of the token."""
+    saved = logins.load()
+    if OUT.json_asked:
+        OUT.data({"tenant": saved.tenant, "api_url": saved.api_url, "token_prefix": saved.token[:8]})
+        return
+    OUT.text(f"tenant={saved.tenant}\napi_url={saved.api_url}\ntoken={saved.token[:8]}")
+
+
+@app.command("dev-token")
+def dev_token(
+    tenant: Annotated[str, typer.Option("--tenant", help="Tenant of the token.")],
+    role: Annotated[list[str], typer.Option("--role", help="Role; once for each, or several after one --role.")],
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    data_dir: DataDir = None,
+    subject: Annotated[str, typer.Option("--subject", help="Subject of the token.")] = "dev",
+    ttl_hours: Annotated[float, typer.Option("--ttl-hours", min=0.01, max=8760, help="Life of the token.")] = 24,
+    json: Json = False,
+) -> None:
+    """Mint a token with the development issuer of a stack, and print the token alone."""
+    from cs_cli.stack import identity
+    from cs_cli.stack.folders import find_data_dir
+
+    roles = [*role, *(more or [])]
+    token = identity.mint(find_data_dir(data_dir), tenant, roles, subject, timedelta(hours=ttl_hours))
+    if OUT.json_asked:
+        OUT.data({"token": token, "tenant": tenant, "roles": roles})
+    else:
+        OUT.text(token)

