@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -19,13 +20,20 @@ _PATH_FIELD: Final = re.compile(r"\{([a-z_]+)")
 # What the proxy says by itself: HTTP status, gRPC code, reason, and a text (empty: the proxy's own).
 _LOCAL_REPLIES: Final = (
     (400, 3, "CS_VALIDATION_MALFORMED", ""),
+    (403, 3, "CS_VALIDATION_MALFORMED", "the public port does not switch protocols"),
     (404, 12, "CS_NOT_FOUND_METHOD", "no such method: the path of this call"),
     (408, 1, "CS_CALLER_GONE", "the request did not come in time"),
     (413, 3, "CS_VALIDATION_TOO_LARGE", "the request is larger than the public port accepts"),
+    (426, 3, "CS_VALIDATION_MALFORMED", "the public port speaks HTTP/1.1 and HTTP/2"),
     (431, 3, "CS_VALIDATION_TOO_LARGE", "the headers are larger than the public port accepts"),
-    (503, 14, "CS_SERVICE_UNAVAILABLE", "the service behind the public port does not answer"),
+    (500, 13, "CS_INTERNAL", "the public port cannot pass this answer on"),
+    (502, 13, "CS_INTERNAL", "the service behind the public port did not answer as it should"),
+    (503, 14, "CS_SERVICE_UNAVAILABLE", "the service behind the public port went away before it answered"),
     (504, 4, "CS_SERVICE_UNAVAILABLE", "the service behind the public port did not answer in time"),
 )
+# Response flags of a 503 that no service has seen the request of, so that trying again is safe.
+_NOT_SENT: Final = ("UF", "UH", "UO", "NC")
+_NOT_SENT_TEXT: Final = "the service behind the public port does not answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +47,22 @@ class EdgeSettings:
     control: tuple[str, int]
     gateway: tuple[str, int]
     descriptors: Path
-    max_body_bytes: int = 25 * MIB
+    max_body_bytes: int = 17 * MIB // 2
+    """An event or a body of 6 MiB in base64, and the JSON around it."""
+    max_draft_bytes: int = 24 * MIB
     """A draft of 16 MiB in base64, and the JSON around it."""
+    max_answer_bytes: int = 32 * MIB
+    """What the services send at most."""
+    connection_buffer_bytes: int = MIB
+    """What is held of one connection before its sender is told to wait."""
     max_headers_kib: int = 80
     """Above the 64 KiB that the gateway answers for by name."""
     max_connections: int = 10_000
     max_heap_bytes: int = 1024 * MIB
     route_timeout: str = "75s"
-    """Above the longest wait for an activation."""
+    """Above the longest wait for an activation. Of native gRPC, the caller's deadline counts."""
+    stream_idle_timeout: str = "3600s"
+    """How long a stream, or a native gRPC call without deadline, may be silent."""
 
 
 def template_folder() -> Path:
@@ -71,13 +87,17 @@ def render(settings: EdgeSettings) -> str:
         DESCRIPTORS=settings.descriptors,
         FILTER=folder / "filter.lua",
         MAX_BODY_BYTES=settings.max_body_bytes,
+        MAX_DRAFT_BYTES=settings.max_draft_bytes,
+        MAX_ANSWER_BYTES=settings.max_answer_bytes,
+        CONNECTION_BUFFER_BYTES=settings.connection_buffer_bytes,
         MAX_HEADERS_KIB=settings.max_headers_kib,
         MAX_CONNECTIONS=settings.max_connections,
         MAX_HEAP_BYTES=settings.max_heap_bytes,
         ROUTE_TIMEOUT=settings.route_timeout,
+        STREAM_IDLE_TIMEOUT=settings.stream_idle_timeout,
         SERVICES=", ".join(services),
         PATH_FIELDS=", ".join(fields),
-        LOCAL_REPLIES="\n".join(" " * 20 + f"- {json.dumps(_mapper(*reply))}" for reply in _LOCAL_REPLIES),
+        LOCAL_REPLIES="\n".join(" " * 20 + f"- {json.dumps(mapper)}" for mapper in _mappers()),
     )
 
 
@@ -104,28 +124,47 @@ def _bound(rule: HttpRule) -> set[str]:
     return found
 
 
-def _mapper(status: int, code: int, reason: str, text: str) -> dict[str, Any]:
-    info = {
-        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-        "reason": reason,
-        "domain": "code-sous",
-    }
-    # Of a gRPC call the proxy makes a gRPC status of its text; a JSON document would only be in the way.
-    transcoded = {"header": {"name": "x-cs-transcoded", "present_match": True}}
-    not_grpc = {
-        "header": {
-            "name": "content-type",
-            "string_match": {"prefix": "application/grpc"},
-            "invert_match": True,
-            "treat_missing_header_as_empty": True,
-        }
-    }
-    by_http = {"or_filter": {"filters": [{"header_filter": transcoded}, {"header_filter": not_grpc}]}}
+def _mappers() -> list[dict[str, Any]]:
+    """How the proxy's own answers look; the first that fits an answer makes it."""
+    again = _mapper(503, 14, "CS_SERVICE_UNAVAILABLE", _NOT_SENT_TEXT, _NOT_SENT)
+    return [*again, *(mapper for reply in _LOCAL_REPLIES for mapper in _mapper(*reply))]
+
+
+def _mapper(status: int, code: int, reason: str, text: str, flags: Sequence[str] = ()) -> list[dict[str, Any]]:
+    # Of a gRPC call the proxy makes a gRPC status of its text; a JSON document would only be in the way. After the
+    # transcoder every content-type is one of gRPC, before the filter no header is there.
+    transcoded = {"header_filter": {"header": {"name": "x-cs-transcoded", "present_match": True}}}
+    by_http = {"or_filter": {"filters": [transcoded, {"header_filter": {"header": _grpc_content(invert_match=True)}}]}}
     value = {"default_value": status, "runtime_key": "cs.local_reply"}
-    with_status = {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
-    return {
-        "filter": {"and_filter": {"filters": [with_status, by_http]}},
-        "body_format_override": {
-            "json_format": {"code": code, "message": text or "%LOCAL_REPLY_BODY%", "details": [info]},
+    fits = [{"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}]
+    details: list[dict[str, str]] = [_detail("ErrorInfo", reason=reason, domain="code-sous")]
+    headers = [_header("x-request-id", "%REQ(X-REQUEST-ID)%")]
+    if flags:
+        fits.append({"response_flag_filter": {"flags": list(flags)}})
+        details.append(_detail("RetryInfo", retry_delay="1s"))
+        headers.append(_header("retry-after", "1"))
+    message = text or "%LOCAL_REPLY_BODY%"
+    return [
+        {
+            "filter": {"and_filter": {"filters": [*fits, by_http]}},
+            "headers_to_add": headers,
+            "body_format_override": {"json_format": {"code": code, "message": message, "details": details}},
         },
-    }
+        {
+            "filter": {"and_filter": {"filters": fits}} if flags else fits[0],
+            "body_format_override": {"text_format_source": {"inline_string": message}},
+        },
+    ]
+
+
+def _grpc_content(**also: bool) -> dict[str, Any]:
+    prefix = {"prefix": "application/grpc"}
+    return {"name": "content-type", "string_match": prefix, "treat_missing_header_as_empty": True, **also}
+
+
+def _detail(kind: str, **fields: str) -> dict[str, str]:
+    return {"@type": f"type.googleapis.com/google.rpc.{kind}", **fields}
+
+
+def _header(name: str, value: str) -> dict[str, Any]:
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
