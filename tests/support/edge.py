@@ -96,13 +96,10 @@ class Recorder(grpc.GenericRpcHandler):
             async for message in await self.answer(call, request, context):
                 yield message
 
-        codec = {
-            "request_deserializer": message_factory.GetMessageClass(method.input_type).FromString,
-            "response_serializer": output.SerializeToString,
-        }
+        decode = message_factory.GetMessageClass(method.input_type).FromString
         if method.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(stream, **codec)
-        return grpc.unary_unary_rpc_method_handler(unary, **codec)
+            return grpc.unary_stream_rpc_method_handler(stream, decode, output.SerializeToString)
+        return grpc.unary_unary_rpc_method_handler(unary, decode, output.SerializeToString)
 
 
 @dataclass(frozen=True, slots=True)
