@@ -136,7 +136,7 @@ def _mapper(status: int, code: int, reason: str, text: str, flags: Sequence[str]
     transcoded = {"header_filter": {"header": {"name": "x-cs-transcoded", "present_match": True}}}
     by_http = {"or_filter": {"filters": [transcoded, {"header_filter": {"header": _grpc_content(invert_match=True)}}]}}
     value = {"default_value": status, "runtime_key": "cs.local_reply"}
-    fits = [{"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}]
+    fits: list[dict[str, Any]] = [{"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}]
     details: list[dict[str, str]] = [_detail("ErrorInfo", reason=reason, domain="code-sous")]
     headers = [_header("x-request-id", "%REQ(X-REQUEST-ID)%")]
     if flags:
