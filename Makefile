@@ -18,7 +18,7 @@ up: $(STAMP)
 	$(BIN)/cs up --example examples/hello
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 4 $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadgroup $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

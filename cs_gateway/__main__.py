@@ -6,6 +6,14 @@ import sys
 from dataclasses import dataclass
 from datetime import timedelta
 
+from codesous.control.v1 import (
+    alias_service_pb2,
+    function_service_pb2,
+    mutation_service_pb2,
+    schedule_service_pb2,
+    version_service_pb2,
+    worker_binding_service_pb2,
+)
 from codesous.gateway.v1.activation_service_pb2_grpc import add_ActivationServiceServicer_to_server
 from codesous.gateway.v1.invocation_service_pb2_grpc import add_InvocationServiceServicer_to_server
 from codesous.gateway.v1.web_service_pb2_grpc import add_WebServiceServicer_to_server
@@ -32,10 +40,18 @@ from cs_gateway.waiters import Waiters
 from cs_gateway.web import Web
 
 SERVICE = "cs-http-gateway"
-# The public port sends reflection here; its clients look for what is behind the whole port.
+# The public port sends reflection here, and its clients look for what is behind the whole port.
 CONTROL_SERVICES = tuple(
-    f"codesous.control.v1.{name}Service"
-    for name in ("Function", "Version", "Alias", "Schedule", "WorkerBinding", "Mutation")
+    service.full_name
+    for module in (
+        function_service_pb2,
+        version_service_pb2,
+        alias_service_pb2,
+        schedule_service_pb2,
+        worker_binding_service_pb2,
+        mutation_service_pb2,
+    )
+    for service in module.DESCRIPTOR.services_by_name.values()
 )
 
 

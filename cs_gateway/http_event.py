@@ -21,12 +21,13 @@ RAW_QUERY: Final = "x-cs-raw-query"
 RAW_PATH: Final = "x-cs-raw-path"
 ORIGINAL_METHOD: Final = "x-envoy-original-method"
 PROTOCOL: Final = "x-cs-protocol"
+AUTHORITY: Final = "x-cs-authority"
 FORWARDED_FOR: Final = "x-forwarded-for"
 # `/v1/web/{tenant}/{namespace}/{function}/{ref}`: the slashes before the rest.
 _SLASHES_BEFORE_REST: Final = 7
 # What belongs to the platform, to the way here, or to nobody's function: the token above all.
 _HIDDEN: Final = frozenset(
-    {"authorization", "proxy-authorization", "cookie", "te", "content-type", "host", ":authority", "connection"}
+    {"authorization", "proxy-authorization", "cookie", "te", "content-type", "host", "connection"}
 )
 _HIDDEN_PREFIXES: Final = (":", "grpc-", "x-cs-", "x-envoy-")
 
@@ -79,7 +80,7 @@ def read_request(
     }
     if request.body.content_type:
         headers["content-type"] = request.body.content_type
-    if authority := _last(values, ":authority") or _last(values, "host"):
+    if authority := _last(values, AUTHORITY):
         headers["host"] = authority
     return WebRequest(
         method=(_last(values, ORIGINAL_METHOD) or "POST").upper(),
