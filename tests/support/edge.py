@@ -167,7 +167,8 @@ class Edge:
         )
         config = self._folder / "envoy.yaml"
         config.write_text(render(settings))
-        command = ["-c", str(config), "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
+        command = ["-c", str(config), "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+        command += ["--file-flush-interval-msec", "50"]
         with self.access_log.open("wb") as log:
             envoy = Path(sys.executable).parent / "envoy"
             self._process = await asyncio.create_subprocess_exec(envoy, *command, stdout=log)
