@@ -53,7 +53,7 @@ class Supervisor:
         self.state.children = [child.state for child in self._children.values()]
 
     async def run(self, stopping: asyncio.Event, on_ready: Callable[[], Awaitable[None]]) -> None:
-        """Start everything, call `on_ready`, tell others, keep all running until `stopping` is set, then stop everything.
+        """Start everything, call `on_ready`, keep all running until `stopping` is set, then stop everything.
 
         Raises:
             CommandError: a part did not become ready; everything is stopped again.
