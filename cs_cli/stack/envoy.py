@@ -47,6 +47,8 @@ class EdgeSettings:
     control: tuple[str, int]
     gateway: tuple[str, int]
     descriptors: Path
+    filter: Path | None = None
+    """Where the proxy finds filter.lua; by default beside the template."""
     max_body_bytes: int = 17 * MIB // 2
     """An event or a body of 6 MiB in base64, and the JSON around it."""
     max_draft_bytes: int = 24 * MIB
@@ -77,15 +79,15 @@ def render(settings: EdgeSettings) -> str:
     folder = template_folder()
     services, fields = _contracts(settings.descriptors)
     return Template((folder / "envoy.yaml.tmpl").read_text(encoding="utf-8")).substitute(
-        ADMIN_PIPE=settings.admin_pipe,
-        LISTEN_HOST=settings.listen_host,
+        ADMIN_PIPE=_quoted(settings.admin_pipe),
+        LISTEN_HOST=_quoted(settings.listen_host),
         LISTEN_PORT=settings.listen_port,
-        CONTROL_HOST=settings.control[0],
+        CONTROL_HOST=_quoted(settings.control[0]),
         CONTROL_PORT=settings.control[1],
-        GATEWAY_HOST=settings.gateway[0],
+        GATEWAY_HOST=_quoted(settings.gateway[0]),
         GATEWAY_PORT=settings.gateway[1],
-        DESCRIPTORS=settings.descriptors,
-        FILTER=folder / "filter.lua",
+        DESCRIPTORS=_quoted(settings.descriptors),
+        FILTER=_quoted(settings.filter or folder / "filter.lua"),
         MAX_BODY_BYTES=settings.max_body_bytes,
         MAX_DRAFT_BYTES=settings.max_draft_bytes,
         MAX_ANSWER_BYTES=settings.max_answer_bytes,
@@ -99,6 +101,11 @@ def render(settings: EdgeSettings) -> str:
         PATH_FIELDS=", ".join(fields),
         LOCAL_REPLIES="\n".join(" " * 20 + f"- {json.dumps(mapper)}" for mapper in _mappers()),
     )
+
+
+def _quoted(value: Path | str) -> str:
+    # JSON's strings are YAML's: whatever a path holds, it stays one value.
+    return json.dumps(str(value), ensure_ascii=False)
 
 
 def _contracts(descriptors: Path) -> tuple[list[str], list[str]]:

@@ -187,6 +187,9 @@ function envoy_on_request(handle)
   state:set(STATE, "transcoded", true)
   state:set(STATE, "head", headers:get(":method") == "HEAD")
   local path = headers:get(":path")
+  if path == nil then
+    return
+  end
   if starts_with(path, WEB) then
     path = set_apart(handle, headers, path)
   else

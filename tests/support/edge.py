@@ -235,7 +235,7 @@ class Edge:
             connection.putrequest(method, target, skip_accept_encoding=True)
             for name, value in headers:
                 connection.putheader(name, value)
-            if body is not None:
+            if body is not None and all(name != "transfer-encoding" for name, _ in headers):
                 connection.putheader("content-length", str(len(body)))
             # Refused before it is all sent, the answer is there all the same.
             with suppress(BrokenPipeError, ConnectionResetError):
