@@ -107,6 +107,7 @@ class RpcServer:
         reflection.enable_server_reflection([*dict.fromkeys(listed), reflection.SERVICE_NAME], self._server)
         self._address = f"{settings.rpc.host}:{port}"
         self.port = 0
+        self.listening = False
 
     async def start(self) -> None:
         """Listen, and probe once so that health is true from the first answer on.
@@ -117,6 +118,7 @@ class RpcServer:
         self.port = self._server.add_insecure_port(self._address)
         await self.readiness.probe()
         await self._server.start()
+        self.listening = True
         _log.info("listening", address=self._address, port=self.port)
 
     async def stop(self) -> None:
