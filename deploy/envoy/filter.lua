@@ -1,15 +1,21 @@
 -- What the public port changes about requests and answers, around the JSON transcoder.
 --
--- Theory of operation. A request comes here before the transcoder, an answer after it. A request is native gRPC (gRPC-Web
--- too) and hardly touched, or it is HTTP and becomes a gRPC call. Then everything in it that gRPC could not carry, or
--- that would be taken for the platform's own, is dropped or refused here: behind the transcoder it would fail the whole
--- call. What is below a function's ref, and its query, is the function's: the transcoder gets to see neither, the service
--- reads them from headers. Services choose the HTTP status of a transcoded answer with the header x-cs-http-status,
--- because gRPC has no other place for it.
+-- Theory of operation. A request comes here before the transcoder, an answer after it. A request is native gRPC, by
+-- gRPC-Web too, and hardly touched; or it is HTTP and becomes a gRPC call. Then everything in it that gRPC could not
+-- carry, or that would be taken for the platform's own, is dropped or refused here: behind the transcoder it would fail
+-- the whole call. What is below a function's ref, and its query, is the function's: the transcoder gets to see neither,
+-- the service reads them from headers. Services choose the HTTP status of a transcoded answer with the header
+-- x-cs-http-status, because gRPC has no other place for it.
 
 local WEB = "/v1/web/"
 local STATE = "cs"
-local GRPC_INTERNALS = { "grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding", "grpc-accept-encoding" }
+local GRPC_INTERNALS = {
+  "grpc-status",
+  "grpc-message",
+  "grpc-status-details-bin",
+  "grpc-encoding",
+  "grpc-accept-encoding",
+}
 -- One character of UTF-8 after the other, as proto3 wants its strings: neither overlong nor a surrogate.
 local UTF8 = {
   "^[\001-\127]+",
@@ -86,7 +92,8 @@ local function check_request_id(headers)
   end
 end
 
--- The address that the proxy trusts, alone: functions take the first of a list for the caller's, and that one is claimed.
+-- The address that the proxy trusts, alone: functions take the first of a list for the caller's, and that one is only
+-- claimed.
 local function set_address(headers)
   local address = headers:get("x-envoy-external-address")
   if address ~= nil then
@@ -143,9 +150,9 @@ local function path_fields(handle)
   return fields
 end
 
--- The transcoder lets a parameter override the field that a path binds, also by the field's JSON name and with letters of
--- the name encoded. So those that name such a field, however they spell it, are left out. Where the body or the path
--- alone is the request, no other parameter is known either.
+-- The transcoder lets a parameter override the field that a path binds, also by the field's JSON name and with letters
+-- of the name encoded. So those that name such a field, however they spell it, are left out. Where the body or the path
+-- alone is the request, no other parameter is known either: then the answer is nil.
 local function without_path_fields(handle, headers, path)
   local plain, query = split_query(path)
   if query == nil then
@@ -188,7 +195,7 @@ function envoy_on_request(handle)
   state:set(STATE, "head", headers:get(":method") == "HEAD")
   local path = headers:get(":path")
   if path == nil then
-    return
+    return refuse(handle, "the public port is no proxy to other hosts")
   end
   if starts_with(path, WEB) then
     path = set_apart(handle, headers, path)

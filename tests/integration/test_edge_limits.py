@@ -197,6 +197,12 @@ async def test_switching_protocols_and_old_ones_are_refused(edge: Edge) -> None:
     assert edge.nothing_seen()
 
 
+async def test_a_tunnel_is_refused(edge: Edge) -> None:
+    answer = await edge.raw(b"CONNECT other.example:443 HTTP/1.1\r\nhost: other.example:443\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400") and b"CS_VALIDATION_MALFORMED" in answer
+    assert edge.nothing_seen()
+
+
 async def test_smuggled_lengths_are_refused(edge: Edge) -> None:
     head = f"POST {WEB} HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n"
     answer = await edge.raw(head.encode() + b"0\r\n\r\n")
