@@ -121,6 +121,19 @@ async def test_headers_over_the_limit_are_refused(edge: Edge, headers: list[tupl
     assert edge.nothing_seen()
 
 
+@pytest.mark.parametrize(("count", "size"), [(1, 48 * 1024), (900, 40), (9000, 0)])
+async def test_a_function_may_answer_with_48_kib_of_headers_many_or_few(edge: Edge, count: int, size: int) -> None:
+    async def answer(call: Call, _request: Any, context: Context) -> Any:
+        await context.send_initial_metadata(tuple((f"x-own-{number}", "a" * size) for number in range(count)))
+        return call.output()
+
+    edge.answer_with(answer)
+    call = edge.raw(f"GET {WEB} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n".encode())
+    head = (await call).partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert head[0] == b"HTTP/1.1 200 OK"
+    assert sum(line.startswith(b"x-own-") and line.endswith(b"a" * size) for line in head) == count
+
+
 async def test_grpc_messages_and_metadata_are_for_the_service_to_limit(edge: Edge) -> None:
     async with edge.channel() as channel:
         request = invocation_service_pb2.InvokeRequest(event_json=bytes(31 * MIB))
