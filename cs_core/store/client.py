@@ -144,8 +144,12 @@ class KvClient:
 
     async def _release(self, connection: Connection, healthy: bool) -> None:
         if not healthy:
-            # Its replies may still be on the way: never reuse it.
-            await connection.disconnect(nowait=True)
+            # Its replies may still be on the way: never reuse it. What took it down took the idle ones down too, and
+            # each of them would fail a batch to find that out.
+            lost, self._idle = [connection, *self._idle], []
+            self._open -= len(lost) - 1
+            for each in lost:
+                await each.disconnect(nowait=True)
         async with self._freed:
             if healthy and not self._closed:
                 self._idle.append(connection)

@@ -12,6 +12,7 @@ import redis.exceptions
 
 _RETRY_FIRST = 0.05
 _RETRY_LAST = 1.0
+_CANCEL_AGAIN = 0.1
 
 
 class Listener:
@@ -45,9 +46,11 @@ class Listener:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task is not None:
+        # More than once: a connect that ends in the same turn of the loop swallows the cancellation (wait_for of
+        # Python 3.11 does), and the listener would go on for ever.
+        while self._task is not None and not self._task.done():
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await asyncio.wait([self._task], timeout=_CANCEL_AGAIN)
 
     async def _run(self) -> None:
         wait = _RETRY_FIRST
