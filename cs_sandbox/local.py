@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from cs_sandbox.job import KIB, HostCallError
 
-KEY_MAX: Final = 1024
+KEY_MAX: Final = 512
 VALUE_MAX: Final = 256 * KIB
 LIST_DEFAULT: Final = 100
 LIST_MAX: Final = 1000
