@@ -287,6 +287,11 @@ def _activation(fields: Sequence[bytes | None]) -> Activation | None:
         activation.end_time.CopyFrom(_from_ms(end_ms))
     if result_bytes is not None:
         result = InvocationResult.FromString(result_bytes)
+        # The result tells the moments of the run itself, as the caller that waited was told them.
+        if result.HasField("start_time"):
+            activation.start_time.CopyFrom(result.start_time)
+        if result.HasField("end_time"):
+            activation.end_time.CopyFrom(result.end_time)
         if result.HasField("response"):
             activation.response.CopyFrom(result.response)
         if result.HasField("error"):

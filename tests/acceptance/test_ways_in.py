@@ -52,6 +52,8 @@ def test_by_rest(mesh: Mesh, greet: str, ref: str) -> None:
     activation = answer.json()["activation"]
     assert activation["status"] == "ACTIVATION_STATUS_SUCCESS"
     assert activation["response"]["body"] == HELLO
+    read = mesh.rest("GET", f"/activations/{activation['activation_id']}").json()["activation"]
+    assert read == activation
 
 
 @pytest.mark.parametrize("ref", ["live", "1"])
