@@ -45,7 +45,8 @@ class CodeqSettings(Section):
     driver: Literal["kv"] = Field("kv", description="Driver: kv runs on the store.")
     lease: float = Field(15.0, gt=0, le=900, description="Length of a delivery's lease, in seconds.")
     poll_interval: float = Field(0.2, gt=0, le=10, description="Slow poll that covers a lost bell, in seconds.")
-    max_deliveries: int = Field(3, ge=1, le=100, description="Deliveries after which a message is given up.")
+    max_deliveries: int = Field(3, ge=1, le=100, description="Runs that may crash before a message is given up.")
+    dead_letter_ttl: float = Field(1_209_600.0, gt=0, description="Life of a dead letter, in seconds.")
 
 
 class IamSettings(Section):
@@ -86,6 +87,9 @@ class LimitSettings(Section):
     timeout_max: float = Field(30.0, gt=0, description="Longest time limit by HTTP and API, in seconds.")
     worker_timeout_default: float = Field(30.0, gt=0, description="Time limit by schedule and Cadence, in seconds.")
     worker_timeout_max: float = Field(900.0, gt=0, description="Longest limit by schedule and Cadence, in seconds.")
+    tenant_inflight: int = Field(
+        20_000, gt=0, description="Activations of one tenant that were accepted and have not ended."
+    )
     memory_mb_default: int = Field(128, gt=0, description="Memory limit when none is set, in MiB.")
     memory_mb_min: int = Field(16, gt=0, description="Smallest memory limit, in MiB.")
     memory_mb_max: int = Field(4096, gt=0, description="Largest memory limit, in MiB.")
@@ -118,6 +122,9 @@ class InvokerSettings(ProcessSettings):
     """The invoker pool."""
 
     concurrency: int = Field(64, ge=1, le=10_000, description="Activations in flight in one invoker.")
+    partition_share: float = Field(
+        0.25, gt=0, le=1, description="Part of the concurrency that one partition of the queue may take."
+    )
     activation_lease: float = Field(10.0, gt=0, le=900, description="Length of an activation's lease, in seconds.")
     bundle_cache_count: int = Field(512, ge=1, description="Bundles kept in memory.")
     bundle_cache_bytes: int = Field(256 * MIB, ge=MIB, description="Bytes of bundles kept in memory.")

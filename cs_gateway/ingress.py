@@ -29,13 +29,14 @@ from cs_core.clock import Clock, to_timestamp
 from cs_core.codeq import Queue
 from cs_core.codeq.contract import INVOKE
 from cs_core.config import LimitSettings
-from cs_core.errors import ValidationError
+from cs_core.errors import LimitError, ValidationError
 from cs_core.iam.allow import check_allowlist
 from cs_core.names import Violations, check_function, check_namespace, parse_ref
 from cs_core.store.activations import ActivationStore
 from cs_core.store.resolve import Resolver
 
 _KEY_CHARS = 256
+_RETRY_AFTER = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +141,22 @@ class Ingress:
             ValidationError: a name breaks its rule.
             NotFoundError: no such function, alias or version.
             AuthorizationError: no role of the principal is on the version's list (`CS_AUTHZ_ROLE_MISSING`).
+            LimitError: the tenant has as many activations in flight as it may (`CS_TENANT_INFLIGHT_LIMIT`).
         """
         check_target(target)
-        version = await self._resolver.resolve(target.tenant, target.namespace, target.function, target.ref)
+        # One round trip for both. The count may be passed by what is accepted in this very moment.
+        version, inflight = await asyncio.gather(
+            self._resolver.resolve(target.tenant, target.namespace, target.function, target.ref),
+            self._activations.count_open(target.tenant),
+        )
         check_allowlist(version.config, "http", principal)
+        if inflight >= self._limits.tenant_inflight:
+            raise LimitError(
+                "CS_TENANT_INFLIGHT_LIMIT",
+                f"tenant {target.tenant} has {inflight} activations in flight; the limit is"
+                f" {self._limits.tenant_inflight}",
+                _RETRY_AFTER,
+            )
         return version
 
     def prepare(self, invocation: Invocation, version: Version) -> Prepared:
@@ -185,7 +198,6 @@ class Ingress:
                 end_time=to_timestamp(self._clock.now()),
             ),
             owner="",
-            logs=(),
         )
 
     def _request(

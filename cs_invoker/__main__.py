@@ -18,6 +18,7 @@ from cs_core.rpc.server import RpcServer, stop_on_signals
 from cs_core.store.activations import ActivationStore
 from cs_core.store.bundles import BundleStore
 from cs_core.store.client import KvClient
+from cs_core.store.slots import SlotStore
 from cs_core.store.userkv import UserKvStore
 from cs_core.store.versions import VersionStore
 from cs_invoker.assembly import Backends, assemble
@@ -57,6 +58,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
             activations=ActivationStore(
                 client, settings.store.partitions, clock, timedelta(seconds=limits.activation_ttl)
             ),
+            slots=SlotStore(client),
             queue=queue,
             channel=KvResultChannel(client),
             code=StoredCode(VersionStore(client), BundleStore(client), cache, limits),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,6 +14,7 @@ from cs_core.codeq import Queue, ResultChannel
 from cs_core.codeq.contract import INVOKE
 from cs_core.config import Settings
 from cs_core.store.activations import ActivationStore
+from cs_core.store.slots import SlotStore
 from cs_core.store.userkv import UserKvStore
 from cs_sandbox.job import HostCalls
 
@@ -29,6 +31,7 @@ from .metrics import Metrics
 from .permits import Permits
 from .results import Sizes
 from .runner import Cells, Code, Runner
+from .slots import Slots
 
 BATCH = 16
 RECEIVE_WAIT = timedelta(seconds=1)
@@ -40,6 +43,7 @@ class Backends:
     """What an invoker stands on."""
 
     activations: ActivationStore
+    slots: SlotStore
     queue: Queue
     channel: ResultChannel
     code: Code
@@ -75,18 +79,22 @@ def assemble(settings: Settings, backends: Backends, instance: str, *, at_gap: A
     )
     inflight = Inflight(backends.clock, backends.metrics.set_inflight)
     conclusion = Conclusion(backends.queue, backends.channel, backends.clock, patience=lengths.message)
+    slots = Slots(backends.slots, lengths.record, random.Random())  # noqa: S311 - jitter, not a secret
     parts = Parts(
         activations=backends.activations,
-        leases=Leases(backends.activations, backends.queue, lengths),
+        leases=Leases(backends.activations, backends.queue, slots, lengths),
+        slots=slots,
         conclusion=conclusion,
         runner=_runner(settings, backends),
         inflight=inflight,
         metrics=backends.metrics,
         clock=backends.clock,
     )
-    policy = Policy(lengths, settings.codeq.max_deliveries, RETRY_DELAY)
+    policy = Policy(lengths, settings.codeq.max_deliveries, RETRY_DELAY, settings.limits.log_bytes)
     execution = Execution(parts, policy, instance, at_gap=at_gap)
-    intake = Intake(INVOKE, BATCH, RECEIVE_WAIT, grace=timedelta(seconds=settings.rpc.drain_grace))
+    intake = Intake(
+        INVOKE, BATCH, RECEIVE_WAIT, settings.invoker.partition_share, grace=timedelta(seconds=settings.rpc.drain_grace)
+    )
     permits = Permits(settings.invoker.concurrency)
     consumer = Consumer(backends.queue, permits, intake, execution.process, conclusion.hand_back)
     return Invoker(instance, consumer, inflight, Cancellations(backends.channel, inflight))

@@ -7,7 +7,7 @@ import hashlib
 from collections import OrderedDict
 
 from codesous.control.v1.version_pb2 import Version
-from codesous.queue.v1.invocation_pb2 import InvocationRequest
+from codesous.type.v1.function_ref_pb2 import FunctionRef
 
 from cs_core.bundle import unpack
 from cs_core.config import LimitSettings
@@ -42,13 +42,8 @@ class StoredCode:
         self._limits = limits
         self._known: OrderedDict[tuple[str, str, str, int], Version] = OrderedDict()
 
-    async def load(self, request: InvocationRequest) -> tuple[Version, Bundle]:
-        """The version and its code. Raises CodeMissingError, and UnavailableError when the store is away."""
-        version = await self._version(request)
-        return version, await self._bundle(version)
-
-    async def _version(self, request: InvocationRequest) -> Version:
-        ref = request.function
+    async def version(self, ref: FunctionRef) -> Version:
+        """The version. Raises CodeMissingError, and UnavailableError when the store is away."""
         key = (ref.tenant, ref.namespace, ref.function, ref.version)
         known = self._known.get(key)
         if known is not None:
@@ -63,7 +58,8 @@ class StoredCode:
             self._known.popitem(last=False)
         return version
 
-    async def _bundle(self, version: Version) -> Bundle:
+    async def bundle(self, version: Version) -> Bundle:
+        """A version's code. Raises CodeMissingError, and UnavailableError when the store is away."""
         entry, sha256 = entry_of(version), version.bundle_sha256
 
         async def load() -> Bundle:

@@ -15,7 +15,6 @@ from cs_core.errors import UnavailableError
 from cs_core.ids import message_id
 
 from .persistence import persist
-from .results import REASON_CRASH
 
 _log = structlog.get_logger(__name__)
 
@@ -49,9 +48,9 @@ class Conclusion:
             _log.warning("the result could not be pushed; whoever waits reads the record", reason=error.reason)
 
     async def close(self, delivery: Delivery, result: InvocationResult) -> None:
-        """Acknowledge a message whose activation is terminal; a crash that was given up becomes a dead letter."""
-        if result.error.reason == REASON_CRASH:
-            await self.bury(delivery, REASON_CRASH, result.error.message)
+        """Acknowledge a message whose activation is terminal; one that was given up becomes a dead letter."""
+        if result.dead_letter:
+            await self.bury(delivery, result.error.reason, result.error.message)
             return
         try:
             await persist("ack", lambda: self.queue.ack([delivery]), within=self.patience)

@@ -1,15 +1,18 @@
 """Receives deliveries of one topic while permits are free, and gives each to a handler of its own.
 
 Theory of operation: one loop receives at most as many messages as there are free permits, so whatever this process
-cannot start stays in the queue for others. A receive is never cancelled, because messages that it has just leased
-would be lost until their leases end: stopping waits for it (at most `wait`), and what it brings after that is handed
-back at once. A failing receive is tried again with jittered backoff: the loop recovers by itself when the store comes
-back.
+cannot start stays in the queue for others. One partition takes a share of the permits at most: a tenant that floods
+fills its own partitions, and there are permits left for the messages of all others. A receive is never cancelled,
+because messages that it has just leased would be lost until their leases end: stopping waits for it (at most `wait`),
+and what it brings after that is handed back at once. A failing receive is tried again with jittered backoff: the loop
+recovers by itself when the store comes back.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +28,7 @@ from .permits import Permits
 
 _log = structlog.get_logger(__name__)
 
+FULL_WAIT = timedelta(milliseconds=10)
 Handler = Callable[[Delivery], Coroutine[Any, Any, None]]
 
 
@@ -35,6 +39,8 @@ class Intake:
     topic: str
     batch: int
     wait: timedelta
+    share: float
+    """Part of the permits that the messages of one partition may hold."""
     grace: timedelta
     """How long handlers may go on after a stop before they are cancelled."""
 
@@ -53,6 +59,8 @@ class Consumer:
         self._going = asyncio.Event()
         self._going.set()
         self._work: set[asyncio.Task[None]] = set()
+        self._most = max(1, int(permits.total * intake.share))
+        self._held: Counter[int] = Counter()
 
     @property
     def inflight(self) -> int:
@@ -86,12 +94,14 @@ class Consumer:
             if self._stopped.is_set():
                 return
             limit = min(free, self._intake.batch)
+            # No bell tells that a partition has room again, so while one is full the wait is short.
+            wait = FULL_WAIT if self._any_full() else self._intake.wait
             try:
-                deliveries = await self._queue.receive(self._intake.topic, limit=limit, wait=self._intake.wait)
+                deliveries = await self._queue.receive(self._intake.topic, limit=limit, wait=wait, room=self._room)
             except UnavailableError as error:
-                wait = backoff.next()
-                _log.warning("nothing can be received, trying again", reason=error.reason, wait_seconds=round(wait, 3))
-                await self._pause(wait)
+                pause = backoff.next()
+                _log.warning("nothing can be received, trying again", reason=error.reason, wait_seconds=round(pause, 3))
+                await self._pause(pause)
                 continue
             backoff.reset()
             for delivery in deliveries:
@@ -102,13 +112,21 @@ class Consumer:
             group.create_task(self._hand_back(delivery))
             return
         self._permits.take()
+        self._held[delivery.partition] += 1
         task = group.create_task(self._process(delivery))
         self._work.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(functools.partial(self._done, delivery.partition))
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, partition: int, task: asyncio.Task[None]) -> None:
         self._work.discard(task)
+        self._held[partition] -= 1
         self._permits.release()
+
+    def _room(self, partition: int) -> int:
+        return self._most - self._held[partition]
+
+    def _any_full(self) -> bool:
+        return any(held >= self._most for held in self._held.values())
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -8,37 +8,46 @@ gap leaves a state from which the next delivery goes on:
   takes it over with the next attempt number;
 - after finish: the next delivery finds the record done, publishes the stored result again and acknowledges.
 
+- after retry: the record is QUEUED and says when it may begin; a delivery that comes early finds it busy until then.
+
 The attempt number counts runs begun. A run that crashes its cell or its invoker is begun again; an activation whose
 `max_deliveries` runs crashed is ended as CS_RUNTIME_CRASH and its message goes to the dead letters. The number of
-deliveries is no measure of that: a message is also delivered again because it was busy, the store was away, or a
-process drained.
+deliveries is no measure of that: a message is also delivered again because it was busy, found no slot, the store was
+away, or a process drained. A retry is the same message, put back with a delay: no worker waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
+from codesous.control.v1.version_pb2 import Version
 from codesous.queue.v1.invocation_pb2 import InvocationRequest, InvocationResult
+from codesous.type.v1.attempt_pb2 import Attempt
+from codesous.type.v1.invocation_error_pb2 import InvocationError
 
-from cs_core.clock import Clock
+from cs_core.clock import Clock, to_timestamp
 from cs_core.codeq import Delivery
 from cs_core.errors import UnavailableError
 from cs_core.ids import message_id
-from cs_core.store.activations import ActivationStore
+from cs_core.store.activations import ActivationStore, Begun
+from cs_core.store.run_logs import NO_LOGS, RunLogs
 
-from . import results
+from . import results, retries
 from .conclusion import Conclusion
 from .gaps import AtGap, Gap, pass_gap
 from .inflight import Inflight
-from .job import expired
+from .job import DEFAULT_MAX_CONCURRENCY, expired
 from .lease import LeaseKeeper, LeaseLostError, Leases, Lengths
+from .log_sink import LogSink
 from .messages import BadMessageError, open_request
 from .metrics import Metrics
 from .persistence import persist
 from .runner import Ran, Runner
+from .slots import Slots
 
 _log = structlog.get_logger(__name__)
 
@@ -52,6 +61,8 @@ class Policy:
     """Runs that may crash before an activation is given up."""
     retry_delay: timedelta
     """Until a message is looked at again whose processing failed for a reason of ours."""
+    log_bytes: int
+    """Text of the log lines of one run that is kept, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +71,30 @@ class Parts:
 
     activations: ActivationStore
     leases: Leases
+    slots: Slots
     conclusion: Conclusion
     runner: Runner
     inflight: Inflight
     metrics: Metrics
     clock: Clock
+    source: random.Random = field(default_factory=random.Random)
+    """Of the jitter of retries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An activation that is ours: who we are for the store, which run this is, and what runs (None: it is gone)."""
+
+    owner: str
+    begun: Begun
+    version: Version | None
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The activation waits to be tried again."""
+
+    wait: timedelta
 
 
 class CrashedRunError(Exception):
@@ -118,6 +148,20 @@ class Execution:
         if expired(request, self._parts.clock.now()) and await self._expire(delivery, request):
             return
         owner = f"{self._instance}/{message_id()}"
+        version = await self._parts.runner.find(request.function)
+        if version is None:
+            await self._begin(delivery, request, owner, None)
+            return
+        async with self._parts.slots.hold(
+            request.function, owner, version.config.max_concurrency or DEFAULT_MAX_CONCURRENCY
+        ) as taken:
+            if taken:
+                await self._begin(delivery, request, owner, version)
+                return
+        self._parts.metrics.count_slot_wait()
+        await self._parts.conclusion.put_back(delivery, self._parts.slots.wait_after(delivery.deliveries))
+
+    async def _begin(self, delivery: Delivery, request: InvocationRequest, owner: str, version: Version | None) -> None:
         ref, lengths = request.function, self._policy.leases
         begun = await persist(
             "begin",
@@ -126,7 +170,9 @@ class Execution:
         )
         match begun.kind:
             case "run":
-                await self._own(delivery, request, owner, begun.attempt)
+                if begun.crashes:
+                    self._parts.metrics.count_takeover()
+                await self._own(delivery, request, Held(owner, begun, version))
             case "done" if begun.result is not None:
                 await self._conclude(delivery, request, begun.result)
             case "busy":
@@ -140,7 +186,7 @@ class Execution:
         message = "the deadline passed before the run began"
         result = results.of_failure(request, results.REASON_TIMEOUT, message, now=self._parts.clock.now())
         finished = await persist(
-            "finish", lambda: self._parts.activations.finish(result, "", ()), within=self._policy.leases.message
+            "finish", lambda: self._parts.activations.finish(result, ""), within=self._policy.leases.message
         )
         if finished.accepted:
             self._parts.metrics.observe_result(result)
@@ -149,49 +195,112 @@ class Execution:
         await self._conclude(delivery, request, finished.result or result)
         return True
 
-    async def _own(self, delivery: Delivery, request: InvocationRequest, owner: str, attempt: int) -> None:
+    async def _own(self, delivery: Delivery, request: InvocationRequest, held: Held) -> None:
         """Run and finish an activation that is ours now."""
         lengths = self._policy.leases
-        with self._parts.inflight.hold(request, owner, lengths.record) as entry:
-            lease = self._parts.leases.of(delivery, request, owner, on_renewed=entry.extend)
+        with self._parts.inflight.hold(request, held.owner, lengths.record) as entry:
+            lease = self._parts.leases.of(delivery, request, held.owner, on_renewed=entry.extend)
             try:
-                result = await LeaseKeeper(lease, lengths).hold(
-                    self._run_and_finish(request, owner, attempt, entry.cancel)
-                )
-            except (asyncio.CancelledError, CrashedRunError):
+                ended = await LeaseKeeper(lease, lengths).hold(self._run_and_finish(request, held, entry.cancel))
+            except asyncio.CancelledError:
                 await lease.release()
                 raise
-        await self._conclude(delivery, request, result)
+            except CrashedRunError:
+                await lease.lapse()
+                raise
+        if isinstance(ended, Again):
+            await self._parts.conclusion.put_back(delivery, ended.wait)
+        else:
+            await self._conclude(delivery, request, ended)
 
     async def _run_and_finish(
-        self, request: InvocationRequest, owner: str, attempt: int, cancel: asyncio.Event
-    ) -> InvocationResult:
+        self, request: InvocationRequest, held: Held, cancel: asyncio.Event
+    ) -> InvocationResult | Again:
         await self._at_gap(Gap.BEGUN, request.activation_id)
-        if attempt > self._policy.max_deliveries:
-            ran = self._give_up(request, attempt)
+        if held.begun.crashes >= self._policy.max_deliveries:
+            ran, logs = self._give_up(request, held.begun), NO_LOGS
         else:
-            ran = await self._parts.runner.run(request, attempt, cancel)
-            if ran.crashed and attempt < self._policy.max_deliveries:
+            ran, logs = await self._run(request, held, cancel)
+            if ran.crashed and held.begun.crashes + 1 < self._policy.max_deliveries:
                 raise CrashedRunError
+        ran.result.dead_letter = ran.result.error.reason == results.REASON_CRASH
         await self._at_gap(Gap.RAN, request.activation_id)
-        result = await self._finish(ran, owner)
+        ended = await self._finish_or_retry(request, held, ran.result, logs)
         await self._at_gap(Gap.FINISHED, request.activation_id)
-        return result
+        return ended
 
-    def _give_up(self, request: InvocationRequest, attempt: int) -> Ran:
-        runs = attempt - 1
-        message = f"what ran the activation died {runs} times; it is not run again"
-        now = self._parts.clock.now()
-        return Ran(results.of_failure(request, results.REASON_CRASH, message, now=now, attempt=runs), (), crashed=True)
-
-    async def _finish(self, ran: Ran, owner: str) -> InvocationResult:
-        """Store the result: tried until the store takes it or says that the activation is not ours (any more)."""
-        finished = await persist(
-            "finish", lambda: self._parts.activations.finish(ran.result, owner, ran.logs), within=None
+    async def _run(self, request: InvocationRequest, held: Held, cancel: asyncio.Event) -> tuple[Ran, RunLogs]:
+        """Run, the log lines being stored meanwhile; answers those that are left to go with the result."""
+        tenant, activation_id = request.function.tenant, request.activation_id
+        sink = LogSink(
+            held.begun.attempt,
+            self._policy.log_bytes,
+            lambda logs: self._parts.activations.append_logs(tenant, activation_id, held.owner, logs),
         )
+        try:
+            ran = await self._parts.runner.run(request, held.begun.attempt, cancel, sink)
+        finally:
+            logs = await sink.close()
+        return ran, logs
+
+    def _give_up(self, request: InvocationRequest, begun: Begun) -> Ran:
+        message = f"what ran the activation died {begun.crashes} times; it is not run again"
+        now = self._parts.clock.now()
+        result = results.of_failure(request, results.REASON_CRASH, message, now=now, attempt=begun.attempt - 1)
+        return Ran(result, crashed=True)
+
+    async def _finish_or_retry(
+        self, request: InvocationRequest, held: Held, result: InvocationResult, logs: RunLogs
+    ) -> InvocationResult | Again:
+        if held.version is not None:
+            verdict = retries.judge(
+                held.version.config.retry,
+                request,
+                result,
+                retries=held.begun.retries,
+                now=self._parts.clock.now(),
+                source=self._parts.source,
+            )
+            if verdict.kind == "exhausted":
+                result.dead_letter = True
+            elif verdict.kind == "again":
+                return await self._retry(request, held, result, logs, verdict.wait)
+        return await self._finish(result, held.owner, logs)
+
+    async def _retry(
+        self, request: InvocationRequest, held: Held, result: InvocationResult, logs: RunLogs, wait: timedelta
+    ) -> InvocationResult | Again:
+        failed = Attempt(
+            attempt=held.begun.attempt,
+            error=InvocationError(reason=result.error.reason, message=result.error.message, type=result.error.type),
+            start_time=result.start_time if result.HasField("start_time") else None,
+            end_time=result.end_time,
+            next_time=to_timestamp(self._parts.clock.now() + wait),
+        )
+        ref = request.function
+        outcome = await persist(
+            "retry",
+            lambda: self._parts.activations.retry(ref.tenant, request.activation_id, held.owner, failed, wait, logs),
+            within=None,
+        )
+        match outcome.kind:
+            case "waits":
+                self._parts.metrics.count_retry()
+                return Again(wait)
+            case "cancelled":
+                return await self._finish(result, held.owner, logs)
+            case "terminal" if outcome.result is not None:
+                return outcome.result
+            case _:
+                # An earlier try of this very step may have gone through: then it waits, and the message with it.
+                raise LeaseLostError
+
+    async def _finish(self, result: InvocationResult, owner: str, logs: RunLogs) -> InvocationResult:
+        """Store the result: tried until the store takes it or says that the activation is not ours (any more)."""
+        finished = await persist("finish", lambda: self._parts.activations.finish(result, owner, logs), within=None)
         if finished.accepted:
-            self._parts.metrics.observe_result(ran.result)
-            return ran.result
+            self._parts.metrics.observe_result(result)
+            return result
         if finished.result is None:
             raise LeaseLostError
         return finished.result

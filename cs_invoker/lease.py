@@ -1,6 +1,6 @@
-"""Keeps what an activation holds while it runs: the lease on its record and the lease on its queue message.
+"""Keeps what an activation holds while it runs: the leases on its record, on its queue message, and on its slot.
 
-Theory of operation: both leases are renewed at a quarter of their length, so three renewals may fail before anyone
+Theory of operation: all leases are renewed at a quarter of their length, so three renewals may fail before anyone
 else may take the activation. The record's lease decides. A refused renewal means that somebody else owns the
 activation or that it is terminal: the work is cancelled and its outcome dropped. A refused extension of the message
 alone changes nothing: whoever receives the message finds the record busy and puts it back. A store that is away says
@@ -24,6 +24,7 @@ from cs_core.errors import UnavailableError
 from cs_core.store.activations import ActivationStore
 
 from .backoff import Backoff
+from .slots import Slots
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -72,11 +73,14 @@ class ActivationLease:
     delivery: Delivery
     request: InvocationRequest
     owner: str
+    slots: Slots
     on_renewed: Callable[[timedelta], None]
 
     async def renew_activation(self) -> bool:
         """Renew the lease on the record; False when it is lost. Raises UnavailableError."""
-        owned = await self._renew(self.lengths.record)
+        owned, _ = await asyncio.gather(
+            self._renew(self.lengths.record), self.slots.renew(self.request.function, self.owner)
+        )
         if owned:
             self.on_renewed(self.lengths.record)
         return owned
@@ -86,11 +90,19 @@ class ActivationLease:
         return await self.queue.extend(self.delivery, self.lengths.message)
 
     async def release(self) -> None:
-        """End the lease on the record now, so that the next delivery can begin; best effort, it would end by itself."""
+        """Hand the activation back, so that the next delivery can begin; best effort, the lease would end by itself."""
+        ref = self.request.function
+        try:
+            await self.activations.release(ref.tenant, self.request.activation_id, self.owner)
+        except UnavailableError as error:
+            _log.warning("the activation could not be handed back", reason=error.reason)
+
+    async def lapse(self) -> None:
+        """End the lease now, as if its owner had died: the next delivery counts a crash. Best effort."""
         try:
             await self._renew(timedelta(0))
         except UnavailableError as error:
-            _log.warning("the lease on the record could not be handed back", reason=error.reason)
+            _log.warning("the lease on the record could not be ended", reason=error.reason)
 
     async def _renew(self, length: timedelta) -> bool:
         ref = self.request.function
@@ -103,6 +115,7 @@ class Leases:
 
     activations: ActivationStore
     queue: Queue
+    slots: Slots
     lengths: Lengths
 
     def of(
@@ -114,7 +127,9 @@ class Leases:
         on_renewed: Callable[[timedelta], None] = lambda _length: None,
     ) -> ActivationLease:
         """The leases that `owner` holds. `on_renewed` is told the length from now on at each renewal."""
-        return ActivationLease(self.activations, self.queue, self.lengths, delivery, request, owner, on_renewed)
+        return ActivationLease(
+            self.activations, self.queue, self.lengths, delivery, request, owner, self.slots, on_renewed
+        )
 
 
 class LeaseKeeper:

@@ -35,6 +35,18 @@ class Metrics:
         self._cold = Counter(
             "cs_invoker_cold_starts_total", "Runs in a cell that was new to their tenant.", registry=registry
         )
+        self._retries = Counter(
+            "cs_invoker_retries_total", "Runs that failed and wait to be tried again.", registry=registry
+        )
+        self._dead = Counter(
+            "cs_invoker_dead_letters_total", "Activations that were given up.", ["reason"], registry=registry
+        )
+        self._slot_waits = Counter(
+            "cs_invoker_slot_waits_total", "Deliveries that found all slots of their version taken.", registry=registry
+        )
+        self._takeovers = Counter(
+            "cs_invoker_takeovers_total", "Activations that were taken over from a dead owner.", registry=registry
+        )
         self._bundles = Counter(
             "cs_invoker_bundle_cache_lookups_total", "Look-ups of code by outcome.", ["outcome"], registry=registry
         )
@@ -46,6 +58,20 @@ class Metrics:
         if result.HasField("start_time"):
             length = from_timestamp(result.end_time) - from_timestamp(result.start_time)
             self._duration.observe(max(length.total_seconds(), 0.0))
+        if result.dead_letter:
+            self._dead.labels(result.error.reason).inc()
+
+    def count_retry(self) -> None:
+        """Count a failed run that is followed by another."""
+        self._retries.inc()
+
+    def count_slot_wait(self) -> None:
+        """Count a delivery that found no slot."""
+        self._slot_waits.inc()
+
+    def count_takeover(self) -> None:
+        """Count an activation whose owner died."""
+        self._takeovers.inc()
 
     def observe_lag(self, envelope: Envelope, now: datetime) -> None:
         """Measure how long a request was in the queue. A clock that is behind gives 0."""

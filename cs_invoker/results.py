@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,7 +15,6 @@ from codesous.type.v1.activation_status_pb2 import (
 )
 from codesous.type.v1.function_response_pb2 import FunctionResponse
 from codesous.type.v1.invocation_error_pb2 import InvocationError
-from codesous.type.v1.log_entry_pb2 import LOG_LEVEL_WARN, LogEntry
 
 from cs_core.clock import to_timestamp
 from cs_sandbox.job import Outcome
@@ -31,7 +29,6 @@ REASON_MISSING = "CS_NOT_FOUND_ACTIVATION"
 
 _STATUS_OF_REASON = {REASON_TIMEOUT: ACTIVATION_STATUS_TIMEOUT, REASON_CANCELLED: ACTIVATION_STATUS_CANCELLED}
 _CUT = " [cut]"
-_LOGS_CUT = "[log cut: the lines of one activation are over their limit]"
 _REASON_BYTES = 128
 _TYPE_BYTES = 256
 _ENVELOPE_BYTES = 64
@@ -64,19 +61,6 @@ def fit_error(error: InvocationError, sizes: Sizes) -> InvocationError:
     rest = len(stack.encode()) + len(kind.encode()) + len(reason.encode()) + _ENVELOPE_BYTES
     message = cut_text(error.message, max(sizes.error - rest, 0))
     return InvocationError(reason=reason, message=message, type=kind, stack=stack, retryable=error.retryable)
-
-
-def fit_logs(logs: Iterable[LogEntry], attempt: int, limit: int) -> list[LogEntry]:
-    """The lines, marked with the attempt, up to `limit` bytes of text; the last line says when some were dropped."""
-    kept: list[LogEntry] = []
-    used = 0
-    for line in logs:
-        used += len(line.message.encode())
-        if used > limit:
-            kept.append(LogEntry(time=line.time, level=LOG_LEVEL_WARN, message=_LOGS_CUT, attempt=attempt))
-            break
-        kept.append(LogEntry(time=line.time, level=line.level, message=line.message, attempt=attempt))
-    return kept
 
 
 def of_outcome(request: InvocationRequest, outcome: Outcome, attempt: int, sizes: Sizes) -> InvocationResult:

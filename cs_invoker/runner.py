@@ -8,7 +8,7 @@ raised.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ import structlog
 from codesous.control.v1.version_pb2 import Version
 from codesous.queue.v1.invocation_pb2 import InvocationRequest, InvocationResult
 from codesous.type.v1.capabilities_pb2 import Capabilities
+from codesous.type.v1.function_ref_pb2 import FunctionRef
 from codesous.type.v1.log_entry_pb2 import LogEntry
 
 from cs_core.clock import Clock, to_timestamp
@@ -40,11 +41,16 @@ class Cells(Protocol):
 class Code(Protocol):
     """Finds what a request runs."""
 
-    async def load(self, request: InvocationRequest) -> tuple[Version, Bundle]:
-        """The version and its code. Raises CodeMissingError and UnavailableError."""
+    async def version(self, ref: FunctionRef) -> Version:
+        """The version. Raises CodeMissingError and UnavailableError."""
+        ...
+
+    async def bundle(self, version: Version) -> Bundle:
+        """A version's code. Raises CodeMissingError and UnavailableError."""
         ...
 
 
+OnLog = Callable[[LogEntry], None]
 MakeHostCalls = Callable[[InvocationRequest, Capabilities], HostCalls]
 
 
@@ -53,7 +59,6 @@ class Ran:
     """How a run ended."""
 
     result: InvocationResult
-    logs: Sequence[LogEntry]
     crashed: bool = False
     """Whether the cell died: the run may be begun again."""
 
@@ -69,11 +74,19 @@ class Runner:
     sizes: results.Sizes
     on_cold_start: Callable[[], None]
 
-    async def run(self, request: InvocationRequest, attempt: int, cancel: asyncio.Event) -> Ran:
+    async def find(self, ref: FunctionRef) -> Version | None:
+        """The version that a request names; None when it is not there. Raises UnavailableError."""
+        try:
+            return await self.code.version(ref)
+        except CodeMissingError:
+            return None
+
+    async def run(self, request: InvocationRequest, attempt: int, cancel: asyncio.Event, on_log: OnLog) -> Ran:
         """Run the activation once. Raises UnavailableError and SandboxError, when nothing was run."""
         try:
-            version, bundle = await self.code.load(request)
-            return await self._run(request, version, bundle, attempt, cancel)
+            version = await self.code.version(request.function)
+            bundle = await self.code.bundle(version)
+            return await self._run(request, version, bundle, attempt, cancel, on_log)
         except CodeMissingError as error:
             return self._failure(request, error.reason, str(error), attempt)
         except (UnavailableError, SandboxError):
@@ -83,17 +96,22 @@ class Runner:
             return self._failure(request, results.REASON_INTERNAL, "a fault of the platform", attempt)
 
     async def _run(
-        self, request: InvocationRequest, version: Version, bundle: Bundle, attempt: int, cancel: asyncio.Event
+        self,
+        request: InvocationRequest,
+        version: Version,
+        bundle: Bundle,
+        attempt: int,
+        cancel: asyncio.Event,
+        on_log: OnLog,
     ) -> Ran:
         now = self.clock.now()
         if expired(request, now):
             return self._failure(request, results.REASON_TIMEOUT, "the deadline passed before the run began", attempt)
         job = make_job(request, version, bundle, attempt=attempt, now=now, sizes=self.sizes)
         host = self.host_calls(request, version.config.capabilities)
-        lines: list[LogEntry] = []
         deadline = deadline_of(request)
         left = None if deadline is None else (deadline - now).total_seconds()
-        run = asyncio.ensure_future(self.cells.run(job, host, lines.append))
+        run = asyncio.ensure_future(self.cells.run(job, host, on_log))
         # The wait for a free cell does not count against the function's time, but it does against the deadline.
         if await _ends_first(run, cancel, left):
             return self._of_outcome(request, run.result(), attempt)
@@ -103,18 +121,17 @@ class Runner:
             reason, message = results.REASON_TIMEOUT, "the deadline passed before the function returned"
         result = results.of_failure(request, reason, message, now=self.clock.now(), attempt=attempt)
         result.start_time.CopyFrom(to_timestamp(now))
-        return Ran(result, results.fit_logs(lines, attempt, self.sizes.log))
+        return Ran(result)
 
     def _of_outcome(self, request: InvocationRequest, outcome: Outcome, attempt: int) -> Ran:
         if outcome.cold:
             self.on_cold_start()
         result = results.of_outcome(request, outcome, attempt, self.sizes)
-        logs = results.fit_logs(outcome.logs, attempt, self.sizes.log)
-        return Ran(result, logs, crashed=result.error.reason == results.REASON_CRASH and result.error.retryable)
+        return Ran(result, crashed=result.error.reason == results.REASON_CRASH and result.error.retryable)
 
     def _failure(self, request: InvocationRequest, reason: str, message: str, attempt: int) -> Ran:
         now = self.clock.now()
-        return Ran(results.of_failure(request, reason, message, now=now, attempt=attempt), ())
+        return Ran(results.of_failure(request, reason, message, now=now, attempt=attempt))
 
 
 async def _ends_first(run: asyncio.Future[Outcome], cancel: asyncio.Event, seconds: float | None) -> bool:

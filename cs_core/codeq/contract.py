@@ -52,6 +52,26 @@ class Depth:
         return sum(sum(part.ready.values()) + part.leased + part.delayed for part in self.partitions.values())
 
 
+@dataclass(frozen=True, slots=True)
+class DeadMessage:
+    """A message that was given up. `id` names it within its topic; `time_ms` is when, in ms since the epoch."""
+
+    id: str
+    time_ms: int
+    envelope: Envelope
+    redrives: tuple[str, ...] = ()
+    """Activations that redrove it, oldest first."""
+
+    @property
+    def position(self) -> tuple[int, str]:
+        """Where it stands among the dead letters of its topic."""
+        return (self.time_ms, self.id)
+
+
+Room = Callable[[int], int]
+"""How many more messages of a partition a consumer takes now."""
+
+
 class Queue(Protocol):
     """A durable queue of envelopes. Every method raises UnavailableError when the queue does not answer."""
 
@@ -67,8 +87,11 @@ class Queue(Protocol):
         """Store a message; it is durable when this returns. An int names the partition, a str is hashed to one."""
         ...
 
-    async def receive(self, topic: str, *, limit: int, wait: timedelta) -> list[Delivery]:
-        """Take up to `limit` messages under a lease; returns as soon as there is one, or nothing after `wait`."""
+    async def receive(self, topic: str, *, limit: int, wait: timedelta, room: Room | None = None) -> list[Delivery]:
+        """Take up to `limit` messages under a lease; returns as soon as there is one, or nothing after `wait`.
+
+        `room` tells for each partition how many of the messages may be its; default: all.
+        """
         ...
 
     async def ack(self, deliveries: Sequence[Delivery]) -> int:
@@ -87,8 +110,22 @@ class Queue(Protocol):
         """Move a message to the topic's dead letters in one step; False when the lease went to another delivery."""
         ...
 
-    async def list_dead_letters(self, topic: str, *, limit: int) -> list[Envelope]:
-        """Read up to `limit` dead letters of a topic, oldest first within a partition."""
+    async def list_dead_letters(
+        self, topic: str, *, limit: int, after: tuple[int, str] | None = None
+    ) -> list[DeadMessage]:
+        """Read up to `limit` dead letters of a topic, oldest first, from behind the position `after` on."""
+        ...
+
+    async def get_dead_letter(self, topic: str, dead_letter_id: str) -> DeadMessage | None:
+        """Read one dead letter of a topic; None when there is none of that id."""
+        ...
+
+    async def note_redrive(self, topic: str, dead_letter_id: str, activation_id: str) -> bool:
+        """Note on a dead letter, once, which activation redrove it; False when it is gone."""
+        ...
+
+    async def remove_dead_letter(self, topic: str, dead_letter_id: str) -> bool:
+        """Remove a dead letter for good; False when there is none of that id."""
         ...
 
     async def depth(self, topic: str) -> Depth:

@@ -19,14 +19,23 @@ from datetime import timedelta
 from codesous.queue.v1.envelope_pb2 import Envelope, Lane
 
 from cs_core.codeq import dead_letters
-from cs_core.codeq.contract import Delivery, Depth, PartitionDepth, dead_letter_topic, partition_for
+from cs_core.codeq.contract import (
+    DeadMessage,
+    Delivery,
+    Depth,
+    PartitionDepth,
+    Room,
+    dead_letter_topic,
+    partition_for,
+)
 from cs_core.store import keys
 from cs_core.store.client import KvClient
 from cs_core.store.pubsub import Listener
 from cs_core.store.scripts import load_script
 
-_PUBLISH, _RECEIVE, _ACK, _NACK, _EXTEND, _DEAD_LETTER = (
-    load_script("cs_core.codeq", name) for name in ("publish", "receive", "ack", "nack", "extend", "dead_letter")
+_PUBLISH, _RECEIVE, _ACK, _NACK, _EXTEND, _DEAD_LETTER, _NOTE_REDRIVE, _REMOVE_DEAD_LETTER = (
+    load_script("cs_core.codeq", name)
+    for name in ("publish", "receive", "ack", "nack", "extend", "dead_letter", "note_redrive", "remove_dead_letter")
 )
 # Of deliveries of one message, one in this many starts with the background lane.
 _BACKGROUND_TURN = 5
@@ -48,13 +57,22 @@ class KvQueue:
         partitions: partitions of the installation.
         lease: length of a delivery's lease.
         poll_interval: the slow poll of a waiting consumer.
+        dead_letter_ttl: life of a dead letter.
     """
 
-    def __init__(self, client: KvClient, partitions: int, lease: timedelta, poll_interval: timedelta) -> None:
+    def __init__(
+        self,
+        client: KvClient,
+        partitions: int,
+        lease: timedelta,
+        poll_interval: timedelta,
+        dead_letter_ttl: timedelta = timedelta(days=14),
+    ) -> None:
         self._client = client
         self._partitions = partitions
         self._lease = lease
         self._poll = poll_interval.total_seconds()
+        self._dead_letter_ttl = dead_letter_ttl
         self._bells: dict[str, _Bell] = {}
         self._turn = itertools.count()
 
@@ -86,30 +104,31 @@ class KvQueue:
             ],
         )
 
-    async def receive(self, topic: str, *, limit: int, wait: timedelta) -> list[Delivery]:
+    async def receive(self, topic: str, *, limit: int, wait: timedelta, room: Room | None = None) -> list[Delivery]:
         """See Queue.receive."""
         bell = await self._bell(topic)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait.total_seconds()
         hint: set[int] = set()
         while True:
-            found = await self._sweep(topic, limit, hint)
+            found = await self._sweep(topic, limit, hint, room or (lambda _partition: limit))
             left = deadline - loop.time()
             if found or left <= 0:
                 return found
             hint = await bell.rung(min(left, self._poll))
 
-    async def _sweep(self, topic: str, limit: int, hint: set[int]) -> list[Delivery]:
+    async def _sweep(self, topic: str, limit: int, hint: set[int], room: Room) -> list[Delivery]:
         """Look at the partitions that rang, or at all of them, from a start that moves on each time."""
         if hint:
             order = sorted(hint)
         else:
             start = next(self._turn) % self._partitions
             order = [(start + step) % self._partitions for step in range(self._partitions)]
+        order = [partition for partition in order if room(partition) > 0]
         found: list[Delivery] = []
         # One pipeline tells where something is; taking happens there alone, so that no more is leased than asked for.
         for partition in order if len(order) == 1 else await self._occupied(topic, order):
-            found += await self._take(topic, partition, limit - len(found))
+            found += await self._take(topic, partition, min(limit - len(found), room(partition)))
             if len(found) >= limit:
                 break
         return found
@@ -190,25 +209,91 @@ class KvQueue:
                     keys.queue(delivery.partition, delivery.topic, part)
                     for part in ("bodies", "leases", "receipts", "deliveries")
                 ),
-                keys.queue(delivery.partition, topic, "bodies"),
-                keys.queue(delivery.partition, topic, "order"),
+                *_dead_keys(delivery.partition, topic),
             ],
-            [_id(delivery), delivery.receipt[1:], dead.SerializeToString()],
+            [_id(delivery), delivery.receipt[1:], dead.SerializeToString(), _ms(self._dead_letter_ttl)],
         )
         return bool(reply)
 
-    async def list_dead_letters(self, topic: str, *, limit: int) -> list[Envelope]:
+    async def list_dead_letters(
+        self, topic: str, *, limit: int, after: tuple[int, str] | None = None
+    ) -> list[DeadMessage]:
         """See Queue.list_dead_letters."""
-        dead = dead_letter_topic(topic)
-        found: list[Envelope] = []
-        for partition in range(self._partitions):
-            ids = await self._client.call("ZRANGE", keys.queue(partition, dead, "order"), 0, limit - len(found) - 1)
-            if ids:
-                bodies = await self._client.call("HMGET", keys.queue(partition, dead, "bodies"), *ids)
-                found += [Envelope.FromString(body) for body in bodies if body is not None]
-            if len(found) >= limit:
+        found = sorted(
+            entry
+            for entries in await asyncio.gather(
+                *(self._dead_order(topic, number, limit, after) for number in range(self._partitions))
+            )
+            for entry in entries
+        )[:limit]
+        letters = await asyncio.gather(*(self.get_dead_letter(topic, dead_letter_id) for _, dead_letter_id in found))
+        return [letter for letter in letters if letter is not None]
+
+    async def _dead_order(
+        self, topic: str, partition: int, limit: int, after: tuple[int, str] | None
+    ) -> list[tuple[int, str]]:
+        """Positions in one partition, oldest first."""
+        order = keys.queue(partition, dead_letter_topic(topic), "order")
+        floor = "-inf" if after is None else str(after[0])
+        found: list[tuple[int, str]] = []
+        offset = 0
+        # One time may be shared by many: read on until enough of them are past the position.
+        while len(found) < limit:
+            page = await self._client.call(
+                "ZRANGEBYSCORE", order, floor, "+inf", "WITHSCORES", "LIMIT", offset, limit + 1
+            )
+            entries = [
+                (int(float(score)), f"{partition}.{member.decode()}")
+                for member, score in zip(page[::2], page[1::2], strict=True)
+            ]
+            found += [entry for entry in entries if after is None or entry > after]
+            offset += limit + 1
+            if len(entries) < limit + 1:
                 break
         return found
+
+    async def get_dead_letter(self, topic: str, dead_letter_id: str) -> DeadMessage | None:
+        """See Queue.get_dead_letter."""
+        place = self._dead_place(dead_letter_id)
+        if place is None:
+            return None
+        partition, member = place
+        bodies, order, redrives = _dead_keys(partition, dead_letter_topic(topic))
+        body, score, noted = await asyncio.gather(
+            self._client.call("HGET", bodies, member),
+            self._client.call("ZSCORE", order, member),
+            self._client.call("HGET", redrives, member),
+        )
+        if body is None or score is None:
+            return None
+        redriven = tuple((noted or b"").decode().split())
+        return DeadMessage(dead_letter_id, int(float(score)), Envelope.FromString(body), redriven)
+
+    async def note_redrive(self, topic: str, dead_letter_id: str, activation_id: str) -> bool:
+        """See Queue.note_redrive."""
+        place = self._dead_place(dead_letter_id)
+        if place is None:
+            return False
+        bodies, _, redrives = _dead_keys(place[0], dead_letter_topic(topic))
+        return bool(await self._client.script(_NOTE_REDRIVE, [bodies, redrives], [place[1], activation_id]))
+
+    async def remove_dead_letter(self, topic: str, dead_letter_id: str) -> bool:
+        """See Queue.remove_dead_letter."""
+        place = self._dead_place(dead_letter_id)
+        if place is None:
+            return False
+        return bool(
+            await self._client.script(
+                _REMOVE_DEAD_LETTER, list(_dead_keys(place[0], dead_letter_topic(topic))), [place[1]]
+            )
+        )
+
+    def _dead_place(self, dead_letter_id: str) -> tuple[int, str] | None:
+        """Partition and member of an id; None when it is no id of this driver."""
+        number, dot, member = dead_letter_id.partition(".")
+        if not (dot and member and number.isascii() and number.isdigit() and int(number) < self._partitions):
+            return None
+        return int(number), member
 
     async def depth(self, topic: str) -> Depth:
         """See Queue.depth."""
@@ -296,6 +381,14 @@ class _Bell:
         self._event.clear()
         rang, self._partitions = self._partitions, set()
         return rang
+
+
+def _dead_keys(partition: int, dead_topic: str) -> tuple[str, str, str]:
+    return (
+        keys.queue(partition, dead_topic, "bodies"),
+        keys.queue(partition, dead_topic, "order"),
+        keys.queue(partition, dead_topic, "redrives"),
+    )
 
 
 def _id(delivery: Delivery) -> str:

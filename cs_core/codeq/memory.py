@@ -8,7 +8,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import TracebackType
 
@@ -16,7 +16,7 @@ from codesous.queue.v1.envelope_pb2 import Envelope, Lane
 
 from cs_core.clock import Clock, SystemClock
 from cs_core.codeq import dead_letters
-from cs_core.codeq.contract import Delivery, Depth, PartitionDepth, partition_for
+from cs_core.codeq.contract import DeadMessage, Delivery, Depth, PartitionDepth, Room, partition_for
 
 _BACKGROUND_TURN = 5
 
@@ -48,7 +48,7 @@ class MemoryQueue:
         self._lease = lease.total_seconds()
         self._clock = clock or SystemClock()
         self._topics: dict[str, list[_Partition]] = {}
-        self._dead: dict[str, list[Envelope]] = {}
+        self._dead: dict[str, dict[str, DeadMessage]] = {}
         self._published = asyncio.Event()
         self._turn = itertools.count()
 
@@ -75,13 +75,13 @@ class MemoryQueue:
             partition.ready[lane].append(message)
         self._published.set()
 
-    async def receive(self, topic: str, *, limit: int, wait: timedelta) -> list[Delivery]:
+    async def receive(self, topic: str, *, limit: int, wait: timedelta, room: Room | None = None) -> list[Delivery]:
         """See Queue.receive."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait.total_seconds()
         while True:
             self._published.clear()
-            found = self._sweep(topic, limit)
+            found = self._sweep(topic, limit, room or (lambda _partition: limit))
             left = deadline - loop.time()
             if found or left <= 0:
                 return found
@@ -100,14 +100,15 @@ class MemoryQueue:
         ]
         return max(0.0, min(times, default=1.0))
 
-    def _sweep(self, topic: str, limit: int) -> list[Delivery]:
+    def _sweep(self, topic: str, limit: int, room: Room) -> list[Delivery]:
         partitions = self._topic(topic)
         start = next(self._turn) % self._partitions
         found: list[Delivery] = []
         for step in range(self._partitions):
             number = (start + step) % self._partitions
-            if len(found) < limit:
-                found += self._take(topic, number, partitions[number], limit - len(found))
+            most = min(limit - len(found), room(number))
+            if most > 0:
+                found += self._take(topic, number, partitions[number], most)
         return found
 
     def _take(self, topic: str, number: int, partition: _Partition, limit: int) -> list[Delivery]:
@@ -173,12 +174,36 @@ class MemoryQueue:
         if not (held := self._held(delivery)):
             return False
         del held[0].leased[delivery.message_id]
-        self._dead.setdefault(delivery.topic, []).append(dead_letters.seal(delivery, reason, message))
+        dead_letter_id = f"{delivery.partition}.{delivery.message_id}"
+        letter = DeadMessage(
+            dead_letter_id, int(self._clock.now().timestamp() * 1000), dead_letters.seal(delivery, reason, message)
+        )
+        self._dead.setdefault(delivery.topic, {})[dead_letter_id] = letter
         return True
 
-    async def list_dead_letters(self, topic: str, *, limit: int) -> list[Envelope]:
+    async def list_dead_letters(
+        self, topic: str, *, limit: int, after: tuple[int, str] | None = None
+    ) -> list[DeadMessage]:
         """See Queue.list_dead_letters."""
-        return self._dead.get(topic, [])[:limit]
+        letters = sorted(self._dead.get(topic, {}).values(), key=lambda letter: letter.position)
+        return [letter for letter in letters if after is None or letter.position > after][:limit]
+
+    async def get_dead_letter(self, topic: str, dead_letter_id: str) -> DeadMessage | None:
+        """See Queue.get_dead_letter."""
+        return self._dead.get(topic, {}).get(dead_letter_id)
+
+    async def note_redrive(self, topic: str, dead_letter_id: str, activation_id: str) -> bool:
+        """See Queue.note_redrive."""
+        letter = await self.get_dead_letter(topic, dead_letter_id)
+        if letter is None:
+            return False
+        if activation_id not in letter.redrives:
+            self._dead[topic][dead_letter_id] = replace(letter, redrives=(*letter.redrives, activation_id))
+        return True
+
+    async def remove_dead_letter(self, topic: str, dead_letter_id: str) -> bool:
+        """See Queue.remove_dead_letter."""
+        return self._dead.get(topic, {}).pop(dead_letter_id, None) is not None
 
     async def depth(self, topic: str) -> Depth:
         """See Queue.depth."""

@@ -13,5 +13,9 @@ def open_queue(settings: Settings, client: KvClient) -> KvQueue:
     """Open the queue on the store. The memory driver joins no two processes, so no service opens it."""
     codeq = settings.codeq
     return KvQueue(
-        client, settings.store.partitions, timedelta(seconds=codeq.lease), timedelta(seconds=codeq.poll_interval)
+        client,
+        settings.store.partitions,
+        timedelta(seconds=codeq.lease),
+        timedelta(seconds=codeq.poll_interval),
+        timedelta(seconds=codeq.dead_letter_ttl),
     )

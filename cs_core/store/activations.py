@@ -2,36 +2,40 @@
 
 The record is a hash in the slot of the activation's partition: `state`, `owner`, `attempt`, `lease_until` (ms, the
 server's clock), `digest` (sha256 of the event), `request` (an InvocationRequest without its event), `result` (an
-InvocationResult once terminal), `accept_ms`, `start_ms`, `end_ms` (ms since the epoch), and `cancel` once asked to.
+InvocationResult once terminal), `accept_ms`, `start_ms`, `end_ms` (ms since the epoch), `cancel` once asked to stop,
+`crashes` (runs whose owner died, since the last retry), `run_lines` (log lines of this run that are stored), and of
+retries: `retries`, `next_ms` (when the next run may begin) and `history` (the failed runs, an AttemptHistory).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from codesous.gateway.v1.activation_pb2 import Activation
 from codesous.queue.v1.invocation_pb2 import InvocationRequest, InvocationResult
+from codesous.storage.v1.records_pb2 import AttemptHistory
 from codesous.type.v1.activation_status_pb2 import ActivationStatus
+from codesous.type.v1.attempt_pb2 import Attempt
 from codesous.type.v1.invocation_error_pb2 import InvocationError
 from codesous.type.v1.log_entry_pb2 import LogEntry
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from cs_core.clock import Clock, from_timestamp, to_timestamp
 from cs_core.errors import ConflictError
 from cs_core.store import keys
+from cs_core.store.activation_record import FIELDS, read_activation, state_of
 from cs_core.store.client import KvClient
+from cs_core.store.run_logs import NO_LOGS, RunLogs
 from cs_core.store.scripts import load_script
 
-_SUBMIT, _BEGIN, _RENEW, _FINISH, _CANCEL = (
-    load_script("cs_core.store", name) for name in ("submit", "begin", "renew", "finish", "cancel")
+_SUBMIT, _BEGIN, _RENEW, _RELEASE, _APPEND_LOGS, _RETRY, _FINISH, _CANCEL = (
+    load_script("cs_core.store", name)
+    for name in ("submit", "begin", "renew", "release", "append_logs", "retry", "finish", "cancel")
 )
-_DAY = 86_400
-_PREFIX = "ACTIVATION_STATUS_"
-_FIELDS = ("state", "attempt", "request", "result", "start_ms", "end_ms")
+# An activation past its deadline ends at its next delivery; until then it still counts as open.
+_OPEN_SLACK_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +49,15 @@ class SubmitOutcome:
 class Begun:
     """What became of a begin.
 
-    `run`: it is the caller's, and `attempt` counts this run. `busy`: another owner holds it for `busy_for` more.
-    `done`: it is terminal, with `result`. `missing`: there is no record.
+    `run`: it is the caller's; `attempt` counts this run, `crashes` the runs since the last retry whose owner died, and
+    `retries` the runs that failed and were tried again. `busy`: another owner holds it, or it waits to be tried again,
+    for `busy_for` more. `done`: it is terminal, with `result`. `missing`: there is no record.
     """
 
     kind: Literal["run", "busy", "done", "missing"]
     attempt: int = 0
+    crashes: int = 0
+    retries: int = 0
     busy_for: timedelta = timedelta(0)
     result: InvocationResult | None = None
 
@@ -64,6 +71,18 @@ class FinishOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryOutcome:
+    """What became of a retry.
+
+    `waits`: it will be begun again. `cancelled`: it was asked to stop, so it is to be finished instead. `terminal`: it
+    ended before, with `result`. `lost`: another owner has it, or it is gone.
+    """
+
+    kind: Literal["waits", "cancelled", "terminal", "lost"]
+    result: InvocationResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CancelOutcome:
     """What became of a cancel; `owner` is who runs it when it is running."""
 
@@ -73,10 +92,6 @@ class CancelOutcome:
 
 def _ms(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
-
-
-def _state(status: ActivationStatus.ValueType) -> str:
-    return ActivationStatus.Name(status).removeprefix(_PREFIX)
 
 
 class ActivationStore:
@@ -114,11 +129,13 @@ class ActivationStore:
         header.CopyFrom(request)
         header.ClearField("event")
         accepted = _ms(from_timestamp(request.accept_time))
+        ends = _ms(from_timestamp(request.deadline)) if request.HasField("deadline") else accepted + self._ttl * 1000
         reply = await self._client.script(
             _SUBMIT,
             [
                 keys.activation(partition, ref.tenant, request.activation_id),
                 keys.activation_index(partition, ref.tenant, ref.namespace, ref.function),
+                keys.open_activations(partition, ref.tenant),
             ],
             [
                 request.activation_id,
@@ -127,6 +144,7 @@ class ActivationStore:
                 header.SerializeToString(),
                 accepted - self._ttl * 1000,
                 self._ttl,
+                ends + _OPEN_SLACK_MS,
             ],
         )
         if reply[0] == 1:
@@ -136,7 +154,7 @@ class ActivationStore:
         return SubmitOutcome(created=False)
 
     async def begin(self, tenant: str, activation_id: str, owner: str, lease: timedelta) -> Begun:
-        """Take an activation to run it: QUEUED, or RUNNING with an expired lease, becomes RUNNING and the caller's."""
+        """Take an activation to run it: QUEUED (and due), or RUNNING with an expired lease, becomes the caller's."""
         reply = await self._client.script(
             _BEGIN,
             [self._record(tenant, activation_id)],
@@ -144,7 +162,7 @@ class ActivationStore:
         )
         match reply[0]:
             case b"run":
-                return Begun("run", attempt=int(reply[1]))
+                return Begun("run", attempt=int(reply[1]), crashes=int(reply[2]), retries=int(reply[3]))
             case b"busy":
                 return Begun("busy", busy_for=timedelta(milliseconds=int(reply[1])))
             case b"done":
@@ -159,7 +177,64 @@ class ActivationStore:
         )
         return bool(reply[0] == 1)
 
-    async def finish(self, result: InvocationResult, owner: str, logs: Sequence[LogEntry]) -> FinishOutcome:
+    async def release(self, tenant: str, activation_id: str, owner: str) -> bool:
+        """Hand a running activation back to wait for another owner; False when it is no longer the owner's."""
+        return bool(await self._client.script(_RELEASE, [self._record(tenant, activation_id)], [owner]))
+
+    async def append_logs(self, tenant: str, activation_id: str, owner: str, logs: RunLogs) -> bool:
+        """Store log lines of a run that goes on; False when it is no longer the owner's."""
+        partition = self.partition(tenant, activation_id)
+        reply = await self._client.script(
+            _APPEND_LOGS,
+            [
+                keys.activation(partition, tenant, activation_id),
+                keys.activation_logs(partition, tenant, activation_id),
+            ],
+            [owner, self._ttl, *logs.arguments()],
+        )
+        return bool(reply)
+
+    async def retry(
+        self, tenant: str, activation_id: str, owner: str, failed: Attempt, wait: timedelta, logs: RunLogs = NO_LOGS
+    ) -> RetryOutcome:
+        """Let a run that failed be followed by another after `wait`; it is QUEUED until then."""
+        partition = self.partition(tenant, activation_id)
+        reply = await self._client.script(
+            _RETRY,
+            [
+                keys.activation(partition, tenant, activation_id),
+                keys.activation_logs(partition, tenant, activation_id),
+            ],
+            [
+                owner,
+                int(wait.total_seconds() * 1000),
+                AttemptHistory(attempts=[failed]).SerializeToString(),
+                self._ttl,
+                *logs.arguments(),
+            ],
+        )
+        match reply[0]:
+            case 1:
+                return RetryOutcome("waits")
+            case 0:
+                return RetryOutcome("terminal", InvocationResult.FromString(reply[1]))
+            case -3:
+                return RetryOutcome("cancelled")
+            case _:
+                return RetryOutcome("lost")
+
+    async def count_open(self, tenant: str) -> int:
+        """Count a tenant's activations that were accepted and have not ended."""
+        now = _ms(self._clock.now())
+        counts = await asyncio.gather(
+            *(
+                self._client.call("ZCOUNT", keys.open_activations(partition, tenant), now, "+inf")
+                for partition in sorted(set(keys.tenant_partitions(tenant, self._partitions)))
+            )
+        )
+        return sum(counts)
+
+    async def finish(self, result: InvocationResult, owner: str, logs: RunLogs = NO_LOGS) -> FinishOutcome:
         """Give an activation its terminal state. Without an owner, only one that has not started is finished."""
         partition = self.partition(result.tenant, result.activation_id)
         reply = await self._client.script(
@@ -167,14 +242,16 @@ class ActivationStore:
             [
                 keys.activation(partition, result.tenant, result.activation_id),
                 keys.activation_logs(partition, result.tenant, result.activation_id),
+                keys.open_activations(partition, result.tenant),
             ],
             [
                 owner,
-                _state(result.status),
+                state_of(result.status),
                 result.SerializeToString(),
                 _ms(from_timestamp(result.end_time)),
                 self._ttl,
-                *(entry.SerializeToString() for entry in logs),
+                result.activation_id,
+                *logs.arguments(),
             ],
         )
         if reply[0] == 1:
@@ -200,8 +277,11 @@ class ActivationStore:
         )
         reply = await self._client.script(
             _CANCEL,
-            [self._record(tenant, activation_id)],
-            [result.SerializeToString(), _ms(now), self._ttl, message],
+            [
+                self._record(tenant, activation_id),
+                keys.open_activations(self.partition(tenant, activation_id), tenant),
+            ],
+            [result.SerializeToString(), _ms(now), self._ttl, message, activation_id],
         )
         match reply[0]:
             case b"ended":
@@ -215,8 +295,8 @@ class ActivationStore:
 
     async def get(self, tenant: str, activation_id: str) -> Activation | None:
         """Read an activation; None when there is none."""
-        fields = await self._client.call("HMGET", self._record(tenant, activation_id), *_FIELDS)
-        return _activation(fields)
+        fields = await self._client.call("HMGET", self._record(tenant, activation_id), *FIELDS)
+        return read_activation(fields)
 
     async def get_result(self, tenant: str, activation_id: str) -> InvocationResult | None:
         """Read the result; None while there is none."""
@@ -255,6 +335,7 @@ class ActivationStore:
         activations = [record for record in records if record is not None]
         for record in activations:
             record.ClearField("response")
+            record.ClearField("failed_attempts")
         return activations, (chosen[-1] if len(found) > limit else None)
 
     async def logs(self, tenant: str, activation_id: str, start: int, limit: int) -> list[LogEntry]:
@@ -264,40 +345,3 @@ class ActivationStore:
             "LRANGE", keys.activation_logs(partition, tenant, activation_id), start, start + limit - 1
         )
         return [LogEntry.FromString(line) for line in lines]
-
-
-def _activation(fields: Sequence[bytes | None]) -> Activation | None:
-    state, attempt, request_bytes, result_bytes, start_ms, end_ms = fields
-    if state is None or request_bytes is None:
-        return None
-    request = InvocationRequest.FromString(request_bytes)
-    activation = Activation(
-        activation_id=request.activation_id,
-        function=request.function,
-        status=ActivationStatus.Value(_PREFIX + state.decode()),
-        trigger=request.trigger,
-        principal=request.principal,
-        request_id=request.request_id,
-        accept_time=request.accept_time,
-        attempt=int(attempt or 0),
-    )
-    if start_ms:
-        activation.start_time.CopyFrom(_from_ms(start_ms))
-    if end_ms:
-        activation.end_time.CopyFrom(_from_ms(end_ms))
-    if result_bytes is not None:
-        result = InvocationResult.FromString(result_bytes)
-        # The result tells the moments of the run itself, as the caller that waited was told them.
-        if result.HasField("start_time"):
-            activation.start_time.CopyFrom(result.start_time)
-        if result.HasField("end_time"):
-            activation.end_time.CopyFrom(result.end_time)
-        if result.HasField("response"):
-            activation.response.CopyFrom(result.response)
-        if result.HasField("error"):
-            activation.error.CopyFrom(result.error)
-    return activation
-
-
-def _from_ms(value: bytes) -> Timestamp:
-    return to_timestamp(datetime.fromtimestamp(int(value) / 1000, UTC))

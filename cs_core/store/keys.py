@@ -44,6 +44,11 @@ def mutations(tenant: str) -> str:
     return f"cs:{{{tenant}}}:mutations"
 
 
+def slots(tenant: str, namespace: str, name: str, number: int) -> str:
+    """Sorted set of who runs a version now, by the end of their leases."""
+    return f"cs:{{{tenant}}}:slots:{namespace}/{name}/{number}"
+
+
 def user_value(tenant: str, key: str) -> str:
     """A value that functions of the tenant keep."""
     return f"cs:{{{tenant}}}:kv:v:{key}"
@@ -67,6 +72,11 @@ def activation_logs(partition: int, tenant: str, activation_id: str) -> str:
 def activation_index(partition: int, tenant: str, namespace: str, name: str) -> str:
     """Sorted set of a function's activations by accept time, within a partition."""
     return f"cs:{{p{partition}}}:index:{tenant}/{namespace}/{name}"
+
+
+def open_activations(partition: int, tenant: str) -> str:
+    """Sorted set of a tenant's activations that have not ended, by the moment after which they no longer count."""
+    return f"cs:{{p{partition}}}:open:{tenant}"
 
 
 def queue(partition: int, topic: str, part: str) -> str:

@@ -235,10 +235,63 @@ async def test_a_dead_letter_leaves_its_topic_and_tells_why(queue: Queue) -> Non
     assert await queue.ack([second]) == 1
     assert (await queue.depth(TOPIC)).total == 0
     (dead,) = await queue.list_dead_letters(TOPIC, limit=10)
-    assert (dead.message_id, dead.dead_letter.reason) == (first.message_id, "CS_RUNTIME_CRASH")
-    assert (dead.dead_letter.message, dead.dead_letter.deliveries) == ("three times", 1)
-    assert dead.dead_letter.source_topic == TOPIC
-    assert dead.user_message == first.envelope().user_message
+    cause = dead.envelope.dead_letter
+    assert (dead.envelope.message_id, cause.reason) == (first.message_id, "CS_RUNTIME_CRASH")
+    assert (cause.message, cause.deliveries) == ("three times", 1)
+    assert cause.source_topic == TOPIC
+    assert dead.envelope.user_message == first.envelope().user_message
+
+
+async def _bury(queue: Queue, count: int, partition: int) -> list[str]:
+    ids = await publish(queue, count, partition)
+    for delivery in await receive(queue, count):
+        assert await queue.dead_letter(delivery, "CS_RUNTIME_CRASH")
+    return ids
+
+
+async def test_dead_letters_are_listed_once_each_oldest_first_by_pages(queue: Queue) -> None:
+    buried = [*await _bury(queue, 3, 0), *await _bury(queue, 3, 1)]
+    listed = await queue.list_dead_letters(TOPIC, limit=100)
+    assert sorted(letter.envelope.message_id for letter in listed) == sorted(buried)
+    assert [letter.position for letter in listed] == sorted(letter.position for letter in listed)
+    paged: list[str] = []
+    after = None
+    while page := await queue.list_dead_letters(TOPIC, limit=2, after=after):
+        paged += [letter.id for letter in page]
+        after = page[-1].position
+    assert paged == [letter.id for letter in listed]
+
+
+async def test_a_dead_letter_is_read_marked_and_removed_by_its_id(queue: Queue) -> None:
+    await _bury(queue, 2, 1)
+    first, second = await queue.list_dead_letters(TOPIC, limit=10)
+    assert await queue.get_dead_letter(TOPIC, first.id) == first
+    for activation in ("a", "b", "a"):
+        assert await queue.note_redrive(TOPIC, first.id, activation)
+    read = await queue.get_dead_letter(TOPIC, first.id)
+    assert read is not None
+    assert read.redrives == ("a", "b")
+    assert await queue.remove_dead_letter(TOPIC, first.id)
+    assert not await queue.remove_dead_letter(TOPIC, first.id)
+    assert not await queue.note_redrive(TOPIC, first.id, "c")
+    assert await queue.get_dead_letter(TOPIC, first.id) is None
+    assert [letter.id for letter in await queue.list_dead_letters(TOPIC, limit=10)] == [second.id]
+
+
+@pytest.mark.parametrize("odd", ["", ".", "0.", "x.y", "-1.a", "99.a", "0.a\x00", "²\N{MIDDLE DOT}1", "9" * 30 + ".a"])
+async def test_an_odd_id_is_no_dead_letter(queue: Queue, odd: str) -> None:
+    assert await queue.get_dead_letter(TOPIC, odd) is None
+    assert not await queue.note_redrive(TOPIC, odd, "a")
+    assert not await queue.remove_dead_letter(TOPIC, odd)
+
+
+async def test_a_partition_without_room_keeps_its_messages(queue: Queue) -> None:
+    await publish(queue, 5, 0)
+    await publish(queue, 5, 1)
+    room = {0: 0, 1: 2}
+    taken = await queue.receive(TOPIC, limit=10, wait=NOW, room=lambda partition: room.get(partition, 10))
+    assert [delivery.partition for delivery in taken] == [1, 1]
+    assert len(await receive(queue)) > 0
 
 
 async def test_topics_do_not_mix(queue: Queue) -> None:

@@ -27,7 +27,7 @@ from cs_core.clock import SystemClock, to_timestamp
 from cs_core.codeq.contract import INVOKE, Delivery
 from cs_core.codeq.kv import KvQueue, KvResultChannel
 from cs_core.config import LimitSettings
-from cs_core.errors import AuthorizationError, ConflictError, CorrelationTimeoutError, NotFoundError
+from cs_core.errors import AuthorizationError, ConflictError, CorrelationTimeoutError, LimitError, NotFoundError
 from cs_core.store import keys
 from cs_core.store.activations import ActivationStore
 from cs_core.store.client import KvClient
@@ -47,14 +47,14 @@ SLACK = timedelta(milliseconds=250)
 class Gateway:
     """The core of a gateway, and a hand that plays the invoker."""
 
-    def __init__(self, client: KvClient, *, recheck: float = 0.1) -> None:
+    def __init__(self, client: KvClient, *, recheck: float = 0.1, limits: LimitSettings | None = None) -> None:
         self.client = client
         clock = SystemClock()
         self.queue = KvQueue(client, PARTITIONS, timedelta(seconds=5), timedelta(milliseconds=50))
         self.channel = KvResultChannel(client)
         self.store = ActivationStore(client, PARTITIONS, clock, timedelta(days=7))
         self.waiters = Waiters(self.store, self.channel, "gateway-1", recheck)
-        ingress = Ingress(Resolver(client), self.store, self.queue, LimitSettings(), clock, "gateway-1")
+        ingress = Ingress(Resolver(client), self.store, self.queue, limits or LimitSettings(), clock, "gateway-1")
         self.invocations = Invocations(ingress, self.waiters, self.store, SLACK)
         self.activations = Activations(self.store, self.waiters, self.channel, clock)
 
@@ -97,7 +97,7 @@ class Gateway:
             end_time=to_timestamp(SystemClock().now()),
             attempt=1,
         )
-        await self.store.finish(result, "invoker-1/a", ())
+        await self.store.finish(result, "invoker-1/a")
         if push:
             await self.channel.push(request.reply_to, Envelope(invocation_result=result))
 
@@ -265,3 +265,17 @@ async def test_another_tenant_finds_nothing(gateway: Gateway) -> None:
         await gateway.activations.get("t_beta00", activation.activation_id)
     with pytest.raises(NotFoundError):
         await gateway.activations.cancel("t_beta00", activation.activation_id)
+
+
+async def test_a_tenant_with_as_much_in_flight_as_it_may_is_refused_until_something_ends(kv: KvClient) -> None:
+    gateway = Gateway(kv, limits=LimitSettings(tenant_inflight=3))
+    await gateway.deploy()
+    for _ in range(3):
+        await gateway.invoke(asynchronous=True)
+    with pytest.raises(LimitError) as refused:
+        await gateway.invoke(asynchronous=True)
+    assert (refused.value.reason, refused.value.retry_after) == ("CS_TENANT_INFLIGHT_LIMIT", timedelta(seconds=1))
+    assert (await gateway.queue.depth(INVOKE)).total == 3
+    _, request = await gateway.receive()
+    await gateway.run(request)
+    await gateway.invoke(asynchronous=True)

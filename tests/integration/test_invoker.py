@@ -164,7 +164,7 @@ async def test_bytes_that_are_no_request_become_a_dead_letter(
     await kv.call("HSET", keys.queue(0, INVOKE, "bodies"), "1bad", body)
     await kv.call("RPUSH", keys.queue(0, INVOKE, "ready1"), "1bad")
     dead = await wait_until(lambda: ingress.queue.list_dead_letters(INVOKE, limit=10))
-    assert [letter.dead_letter.reason for letter in dead] == ["CS_VALIDATION_MALFORMED"]
+    assert [letter.envelope.dead_letter.reason for letter in dead] == ["CS_VALIDATION_MALFORMED"]
     ref = await ingress.put_version("hello", HELLO)
     assert status_of(await ingress.ended(await ingress.invoke(ref, {"name": "after"}))) == "SUCCESS"
     await ingress.emptied()
@@ -174,7 +174,7 @@ async def test_a_message_without_a_record_becomes_a_dead_letter(ingress: Ingress
     ref = await ingress.put_version("hello", HELLO)
     await ingress.publish(ingress.make_request(ref))
     dead = await wait_until(lambda: ingress.queue.list_dead_letters(INVOKE, limit=10))
-    assert [letter.dead_letter.reason for letter in dead] == ["CS_NOT_FOUND_ACTIVATION"]
+    assert [letter.envelope.dead_letter.reason for letter in dead] == ["CS_NOT_FOUND_ACTIVATION"]
     await ingress.emptied()
 
 

@@ -77,8 +77,8 @@ async def test_an_activation_that_kills_every_invoker_is_given_up(ingress: Ingre
         await ingress.emptied()
     assert (status_of(record), record.error.reason) == ("ERROR", "CS_RUNTIME_CRASH")
     dead = await ingress.queue.list_dead_letters(INVOKE, limit=10)
-    assert [letter.invocation_request.activation_id for letter in dead] == [activation]
-    assert dead[0].dead_letter.reason == "CS_RUNTIME_CRASH"
+    assert [letter.envelope.invocation_request.activation_id for letter in dead] == [activation]
+    assert dead[0].envelope.dead_letter.reason == "CS_RUNTIME_CRASH"
 
 
 async def test_a_stopped_holder_does_not_overwrite_what_another_finished(ingress: Ingress, redis_url: str) -> None:

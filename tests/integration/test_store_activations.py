@@ -21,6 +21,7 @@ from cs_core.errors import ConflictError
 from cs_core.store import keys
 from cs_core.store.activations import ActivationStore
 from cs_core.store.client import KvClient
+from cs_core.store.run_logs import RunLogs
 from tests.support.waiting import wait_until
 
 TENANT, SPACE, NAME = "t_alpha0", "default", "hello"
@@ -82,7 +83,7 @@ async def test_from_queued_to_success(store: ActivationStore, clock: ManualClock
     assert (begun.kind, begun.attempt) == ("run", 1)
     assert await status(store, activation_id) == "RUNNING"
     lines = [LogEntry(message=str(number)) for number in range(2500)]
-    assert (await store.finish(result(activation_id, body="x"), "a/1", lines)).accepted
+    assert (await store.finish(result(activation_id, body="x"), "a/1", RunLogs(0, lines))).accepted
     found = await store.get(TENANT, activation_id)
     assert found is not None
     assert (found.status, found.response.body, found.attempt) == (SUCCESS, "x", 1)
@@ -113,11 +114,11 @@ async def test_an_expired_lease_is_taken_over_and_the_zombies_finish_is_refused(
         return (await store.begin(TENANT, activation_id, "heir/1", LEASE)).kind == "run"
 
     await wait_until(taken_over)
-    refused = await store.finish(result(activation_id, ERROR), "zombie/1", ())
+    refused = await store.finish(result(activation_id, ERROR), "zombie/1")
     assert (refused.accepted, refused.result) == (False, None)
     assert not await store.renew(TENANT, activation_id, "zombie/1", LEASE)
-    assert (await store.finish(result(activation_id, body="heir"), "heir/1", ())).accepted
-    late = await store.finish(result(activation_id, ERROR), "zombie/1", ())
+    assert (await store.finish(result(activation_id, body="heir"), "heir/1")).accepted
+    late = await store.finish(result(activation_id, ERROR), "zombie/1")
     assert not late.accepted
     assert late.result is not None
     assert late.result.response.body == "heir"
@@ -130,7 +131,7 @@ async def test_nothing_leaves_a_terminal_state(store: ActivationStore, clock: Ma
     activation_id = await queued(store, clock)
     await store.begin(TENANT, activation_id, "a/1", LEASE)
     finishes = await asyncio.gather(
-        *(store.finish(result(activation_id, body=str(number)), "a/1", ()) for number in range(8))
+        *(store.finish(result(activation_id, body=str(number)), "a/1") for number in range(8))
     )
     assert [finish.accepted for finish in finishes].count(True) == 1
     stands = next(finish.result for finish in finishes if finish.accepted)
@@ -153,8 +154,8 @@ async def test_without_an_owner_only_what_has_not_started_is_finished(
 ) -> None:
     waiting, running = await queued(store, clock), await queued(store, clock)
     await store.begin(TENANT, running, "a/1", LEASE)
-    assert (await store.finish(result(waiting, ERROR), "", ())).accepted
-    assert not (await store.finish(result(running, ERROR), "", ())).accepted
+    assert (await store.finish(result(waiting, ERROR), "")).accepted
+    assert not (await store.finish(result(running, ERROR), "")).accepted
     assert await status(store, running) == "RUNNING"
 
 
@@ -184,7 +185,7 @@ async def test_what_is_not_there_is_missing(store: ActivationStore) -> None:
     assert await store.get_result(TENANT, activation_id) is None
     assert (await store.begin(TENANT, activation_id, "a/1", LEASE)).kind == "missing"
     assert (await store.cancel(TENANT, activation_id, "stop")).kind == "missing"
-    assert not (await store.finish(result(activation_id), "a/1", ())).accepted
+    assert not (await store.finish(result(activation_id), "a/1")).accepted
 
 
 async def test_another_tenant_finds_nothing(store: ActivationStore, clock: ManualClock) -> None:
@@ -219,7 +220,7 @@ async def test_every_key_of_an_activation_has_an_end_of_life(
     activation_id = await queued(store, clock)
     assert await _without_ttl(kv) == []
     await store.begin(TENANT, activation_id, "a/1", LEASE)
-    await store.finish(result(activation_id), "a/1", [LogEntry(message="x")])
+    await store.finish(result(activation_id), "a/1", RunLogs(0, [LogEntry(message="x")]))
     assert await _without_ttl(kv) == []
     cancelled = await queued(store, clock)
     await store.cancel(TENANT, cancelled, "stop")
@@ -267,3 +268,42 @@ def test_keys_of_one_step_share_a_slot() -> None:
         keys.queue(3, "cs.invoke", "bodies"),
     ]
     assert {tag(key) for key in partition_keys} == {"{p3}"}
+
+
+async def test_what_is_open_is_counted_until_it_ends_or_is_past_its_time(
+    store: ActivationStore, clock: ManualClock
+) -> None:
+    ids = [await queued(store, clock) for _ in range(3)]
+    assert await store.count_open(TENANT) == 3
+    await store.begin(TENANT, ids[0], "a/1", LEASE)
+    assert await store.count_open(TENANT) == 3
+    await store.finish(result(ids[0]), "a/1")
+    await store.cancel(TENANT, ids[1], "stop")
+    assert await store.count_open(TENANT) == 1
+    clock.advance(timedelta(days=8))
+    assert await store.count_open(TENANT) == 0
+
+
+async def test_a_released_activation_waits_again_and_counts_no_crash(
+    store: ActivationStore, clock: ManualClock
+) -> None:
+    activation_id = await queued(store, clock)
+    assert (await store.begin(TENANT, activation_id, "a/1", LEASE)).crashes == 0
+    assert not await store.release(TENANT, activation_id, "b/1")
+    assert await store.release(TENANT, activation_id, "a/1")
+    again = await store.begin(TENANT, activation_id, "b/1", timedelta(0))
+    assert (again.kind, again.attempt, again.crashes) == ("run", 2, 0)
+    third = await store.begin(TENANT, activation_id, "c/1", LEASE)
+    assert (third.kind, third.attempt, third.crashes) == ("run", 3, 1)
+
+
+async def test_log_lines_that_are_sent_again_are_stored_once(store: ActivationStore, clock: ManualClock) -> None:
+    activation_id = await queued(store, clock)
+    await store.begin(TENANT, activation_id, "a/1", LEASE)
+    lines = [LogEntry(message=str(number)) for number in range(6)]
+    assert await store.append_logs(TENANT, activation_id, "a/1", RunLogs(0, lines[:2]))
+    assert await store.append_logs(TENANT, activation_id, "a/1", RunLogs(0, lines[:4]))
+    assert not await store.append_logs(TENANT, activation_id, "zombie/1", RunLogs(4, lines[4:]))
+    await store.finish(result(activation_id), "a/1", RunLogs(2, lines[2:]))
+    stored = await store.logs(TENANT, activation_id, 0, 100)
+    assert [line.message for line in stored] == ["0", "1", "2", "3", "4", "5"]

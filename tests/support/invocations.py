@@ -12,6 +12,7 @@ from codesous.control.v1.version_pb2 import Version
 from codesous.gateway.v1.activation_pb2 import Activation
 from codesous.queue.v1.envelope_pb2 import Envelope, Lane
 from codesous.queue.v1.invocation_pb2 import InvocationRequest
+from codesous.runtime.v1.version_config_pb2 import RetryPolicy
 from codesous.storage.v1.records_pb2 import VersionRecord
 from codesous.type.v1.activation_status_pb2 import ActivationStatus
 from codesous.type.v1.capabilities_pb2 import Capabilities
@@ -58,6 +59,8 @@ class Ingress:
         capabilities: Capabilities | None = None,
         env: Mapping[str, str] | None = None,
         memory_mb: int = 64,
+        max_concurrency: int = 0,
+        retry: RetryPolicy | None = None,
     ) -> FunctionRef:
         """Store version 1 of a function; text is its `index.js`."""
         files = {"index.js": source.encode()} if isinstance(source, str) else source
@@ -67,6 +70,9 @@ class Ingress:
         version.config.timeout.FromTimedelta(timeout)
         version.config.memory_mb = memory_mb
         version.config.env.update(env or {})
+        version.config.max_concurrency = max_concurrency
+        if retry is not None:
+            version.config.retry.CopyFrom(retry)
         if capabilities is not None:
             version.config.capabilities.CopyFrom(capabilities)
         record = VersionRecord(version=version).SerializeToString()
@@ -75,7 +81,13 @@ class Ingress:
         return FunctionRef(tenant=self.tenant, namespace="default", function=name, version=1, ref="live")
 
     def make_request(
-        self, ref: FunctionRef, event: Any = None, *, deadline: datetime | None = None, reply_to: str = ""
+        self,
+        ref: FunctionRef,
+        event: Any = None,
+        *,
+        deadline: datetime | None = None,
+        reply_to: str = "",
+        background: bool = False,
     ) -> InvocationRequest:
         """A request by API."""
         now = Timestamp()
@@ -84,7 +96,7 @@ class Ingress:
             request_id=request_id(),
             activation_id=activation_id(),
             function=ref,
-            trigger=Trigger(api=ApiTrigger()),
+            trigger=Trigger(api=ApiTrigger(asynchronous=background)),
             principal=Principal(subject="tester", tenant=self.tenant, roles=["dev"]),
             event=json.dumps(event).encode(),
             accept_time=now,

@@ -21,6 +21,7 @@ from cs_core.ids import instance_id
 from cs_core.store.activations import ActivationStore
 from cs_core.store.bundles import BundleStore
 from cs_core.store.client import KvClient
+from cs_core.store.slots import SlotStore
 from cs_core.store.userkv import UserKvStore
 from cs_core.store.versions import VersionStore
 from cs_invoker.assembly import Backends, Invoker, assemble
@@ -66,6 +67,7 @@ async def running_invoker(
     )
     backends = Backends(
         activations=ActivationStore(client, settings.store.partitions, clock, timedelta(days=7)),
+        slots=SlotStore(client),
         queue=queue,
         channel=KvResultChannel(client),
         code=StoredCode(VersionStore(client), BundleStore(client), cache, settings.limits),

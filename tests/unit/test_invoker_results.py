@@ -10,12 +10,11 @@ from codesous.type.v1.activation_status_pb2 import ActivationStatus
 from codesous.type.v1.function_ref_pb2 import FunctionRef
 from codesous.type.v1.function_response_pb2 import FunctionResponse
 from codesous.type.v1.invocation_error_pb2 import InvocationError
-from codesous.type.v1.log_entry_pb2 import LOG_LEVEL_INFO, LogEntry
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cs_invoker import results
-from cs_invoker.results import Sizes, cut_text, fit_error, fit_logs, of_failure, of_outcome
+from cs_invoker.results import Sizes, cut_text, fit_error, of_failure, of_outcome
 from cs_sandbox.job import Outcome
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -78,15 +77,6 @@ def test_an_error_fits_its_limit(message: str, kind: str, stack: str) -> None:
     assert fitted.ByteSize() <= SIZES.error
     assert len(fitted.stack.encode()) <= SIZES.stack
     assert fitted.reason == error.reason
-
-
-def test_logs_are_cut_with_a_last_line_that_says_so() -> None:
-    lines = [LogEntry(level=LOG_LEVEL_INFO, message="x" * 20) for _ in range(5)]
-    kept = fit_logs(lines, 3, 50)
-    assert [line.message for line in kept[:2]] == ["x" * 20] * 2
-    assert "cut" in kept[2].message
-    assert len(kept) == 3
-    assert {line.attempt for line in kept} == {3}
 
 
 def test_a_failure_by_time_is_a_timeout_and_any_other_an_error() -> None:

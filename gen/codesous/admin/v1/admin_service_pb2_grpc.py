@@ -148,28 +148,29 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDeadLetters(self, request, context):
-        """Lists dead letters, oldest first. Not implemented by this release: fails with `CS_UNIMPLEMENTED`.
+        """Lists dead letters, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetDeadLetter(self, request, context):
-        """Shows a dead letter. Not implemented by this release: fails with `CS_UNIMPLEMENTED`.
+        """Shows a dead letter. Fails with `CS_NOT_FOUND_DEAD_LETTER`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RedriveDeadLetters(self, request, context):
-        """Runs dead letters again as new activations. Not implemented by this release: fails with `CS_UNIMPLEMENTED`.
+        """Runs dead letters again as new activations; each dead letter stays, and names the activations that redrove it. A
+        filter selects only those that were never redriven, so that an interrupted call can be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PurgeDeadLetters(self, request, context):
-        """Removes dead letters for good. Not implemented by this release: fails with `CS_UNIMPLEMENTED`.
+        """Removes dead letters for good.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

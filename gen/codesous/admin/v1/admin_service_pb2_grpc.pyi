@@ -50,13 +50,15 @@ class AdminServiceStub:
     ListLeases: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListLeasesRequest, _admin_service_pb2.ListLeasesResponse]
     """Lists the leases that the process holds."""
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListDeadLettersRequest, _admin_service_pb2.ListDeadLettersResponse]
-    """Lists dead letters, oldest first. Not implemented by this release: fails with `CS_UNIMPLEMENTED`."""
+    """Lists dead letters, oldest first."""
     GetDeadLetter: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetDeadLetterRequest, _admin_service_pb2.GetDeadLetterResponse]
-    """Shows a dead letter. Not implemented by this release: fails with `CS_UNIMPLEMENTED`."""
+    """Shows a dead letter. Fails with `CS_NOT_FOUND_DEAD_LETTER`."""
     RedriveDeadLetters: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RedriveDeadLettersRequest, _admin_service_pb2.RedriveDeadLettersResponse]
-    """Runs dead letters again as new activations. Not implemented by this release: fails with `CS_UNIMPLEMENTED`."""
+    """Runs dead letters again as new activations; each dead letter stays, and names the activations that redrove it. A
+    filter selects only those that were never redriven, so that an interrupted call can be repeated.
+    """
     PurgeDeadLetters: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.PurgeDeadLettersRequest, _admin_service_pb2.PurgeDeadLettersResponse]
-    """Removes dead letters for good. Not implemented by this release: fails with `CS_UNIMPLEMENTED`."""
+    """Removes dead letters for good."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -80,13 +82,15 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ListLeases: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListLeasesRequest, _admin_service_pb2.ListLeasesResponse]  # type: ignore[assignment]
     """Lists the leases that the process holds."""
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListDeadLettersRequest, _admin_service_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
-    """Lists dead letters, oldest first. Not implemented by this release: fails with `CS_UNIMPLEMENTED`."""
+    """Lists dead letters, oldest first."""
     GetDeadLetter: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetDeadLetterRequest, _admin_service_pb2.GetDeadLetterResponse]  # type: ignore[assignment]
-    """Shows a dead letter. Not implemented by this release: fails with `CS_UNIMPLEMENTED`."""
+    """Shows a dead letter. Fails with `CS_NOT_FOUND_DEAD_LETTER`."""
     RedriveDeadLetters: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RedriveDeadLettersRequest, _admin_service_pb2.RedriveDeadLettersResponse]  # type: ignore[assignment]
-    """Runs dead letters again as new activations. Not implemented by this release: fails with `CS_UNIMPLEMENTED`."""
+    """Runs dead letters again as new activations; each dead letter stays, and names the activations that redrove it. A
+    filter selects only those that were never redriven, so that an interrupted call can be repeated.
+    """
     PurgeDeadLetters: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.PurgeDeadLettersRequest, _admin_service_pb2.PurgeDeadLettersResponse]  # type: ignore[assignment]
-    """Removes dead letters for good. Not implemented by this release: fails with `CS_UNIMPLEMENTED`."""
+    """Removes dead letters for good."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Served by every process on its internal port, never by the public one. What a process does not own answers
@@ -155,7 +159,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.ListDeadLettersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ListDeadLettersResponse, _abc.Awaitable[_admin_service_pb2.ListDeadLettersResponse]]:
-        """Lists dead letters, oldest first. Not implemented by this release: fails with `CS_UNIMPLEMENTED`."""
+        """Lists dead letters, oldest first."""
 
     @_abc_1.abstractmethod
     def GetDeadLetter(
@@ -163,7 +167,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.GetDeadLetterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.GetDeadLetterResponse, _abc.Awaitable[_admin_service_pb2.GetDeadLetterResponse]]:
-        """Shows a dead letter. Not implemented by this release: fails with `CS_UNIMPLEMENTED`."""
+        """Shows a dead letter. Fails with `CS_NOT_FOUND_DEAD_LETTER`."""
 
     @_abc_1.abstractmethod
     def RedriveDeadLetters(
@@ -171,7 +175,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.RedriveDeadLettersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.RedriveDeadLettersResponse, _abc.Awaitable[_admin_service_pb2.RedriveDeadLettersResponse]]:
-        """Runs dead letters again as new activations. Not implemented by this release: fails with `CS_UNIMPLEMENTED`."""
+        """Runs dead letters again as new activations; each dead letter stays, and names the activations that redrove it. A
+        filter selects only those that were never redriven, so that an interrupted call can be repeated.
+        """
 
     @_abc_1.abstractmethod
     def PurgeDeadLetters(
@@ -179,6 +185,6 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.PurgeDeadLettersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.PurgeDeadLettersResponse, _abc.Awaitable[_admin_service_pb2.PurgeDeadLettersResponse]]:
-        """Removes dead letters for good. Not implemented by this release: fails with `CS_UNIMPLEMENTED`."""
+        """Removes dead letters for good."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

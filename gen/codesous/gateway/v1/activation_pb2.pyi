@@ -4,14 +4,17 @@ isort:skip_file
 Activations: the record of one run of a function."""
 
 from codesous.type.v1 import activation_status_pb2 as _activation_status_pb2
+from codesous.type.v1 import attempt_pb2 as _attempt_pb2
 from codesous.type.v1 import function_ref_pb2 as _function_ref_pb2
 from codesous.type.v1 import function_response_pb2 as _function_response_pb2
 from codesous.type.v1 import invocation_error_pb2 as _invocation_error_pb2
 from codesous.type.v1 import principal_pb2 as _principal_pb2
 from codesous.type.v1 import trigger_pb2 as _trigger_pb2
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -41,6 +44,9 @@ class Activation(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    FAILED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    NEXT_TIME_FIELD_NUMBER: _builtins.int
+    REDRIVE_OF_FIELD_NUMBER: _builtins.int
     activation_id: _builtins.str
     """Its id: a UUID."""
     status: _activation_status_pb2.ActivationStatus.ValueType
@@ -81,6 +87,18 @@ class Activation(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it reached a terminal state. Absent: it has not."""
 
+    @_builtins.property
+    def failed_attempts(self) -> _containers.RepeatedCompositeFieldContainer[_attempt_pb2.Attempt]:
+        """Runs that failed and were tried again, oldest first. Not in lists."""
+
+    @_builtins.property
+    def next_time(self) -> _timestamp_pb2.Timestamp:
+        """When its next run may begin. Set while it waits to be tried again."""
+
+    @_builtins.property
+    def redrive_of(self) -> _attempt_pb2.Lineage:
+        """The dead letter that it runs again. Absent: none."""
+
     def __init__(
         self,
         *,
@@ -96,10 +114,13 @@ class Activation(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         attempt: _builtins.int = ...,
+        failed_attempts: _abc.Iterable[_attempt_pb2.Attempt] | None = ...,
+        next_time: _timestamp_pb2.Timestamp | None = ...,
+        redrive_of: _attempt_pb2.Lineage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "end_time", b"end_time", "error", b"error", "function", b"function", "principal", b"principal", "response", b"response", "start_time", b"start_time", "trigger", b"trigger"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "end_time", b"end_time", "error", b"error", "function", b"function", "next_time", b"next_time", "principal", b"principal", "redrive_of", b"redrive_of", "response", b"response", "start_time", b"start_time", "trigger", b"trigger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "activation_id", b"activation_id", "attempt", b"attempt", "end_time", b"end_time", "error", b"error", "function", b"function", "principal", b"principal", "request_id", b"request_id", "response", b"response", "start_time", b"start_time", "status", b"status", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "activation_id", b"activation_id", "attempt", b"attempt", "end_time", b"end_time", "error", b"error", "failed_attempts", b"failed_attempts", "function", b"function", "next_time", b"next_time", "principal", b"principal", "redrive_of", b"redrive_of", "request_id", b"request_id", "response", b"response", "start_time", b"start_time", "status", b"status", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

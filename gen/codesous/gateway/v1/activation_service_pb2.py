@@ -26,10 +26,11 @@ from codesous.gateway.v1 import activation_pb2 as codesous_dot_gateway_dot_v1_do
 from codesous.type.v1 import log_entry_pb2 as codesous_dot_type_dot_v1_dot_log__entry__pb2
 from codesous.type.v1 import options_pb2 as codesous_dot_type_dot_v1_dot_options__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,codesous/gateway/v1/activation_service.proto\x12\x13\x63odesous.gateway.v1\x1a$codesous/gateway/v1/activation.proto\x1a codesous/type/v1/log_entry.proto\x1a\x1e\x63odesous/type/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"=\n\x14GetActivationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\"L\n\x15GetActivationResponse\x12\x33\n\nactivation\x18\x01 \x01(\x0b\x32\x1f.codesous.gateway.v1.Activation\"t\n\x16ListActivationsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"h\n\x17ListActivationsResponse\x12\x34\n\x0b\x61\x63tivations\x18\x01 \x03(\x0b\x32\x1f.codesous.gateway.v1.Activation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x15WaitActivationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"M\n\x16WaitActivationResponse\x12\x33\n\nactivation\x18\x01 \x01(\x0b\x32\x1f.codesous.gateway.v1.Activation\"i\n\x19ListActivationLogsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"b\n\x1aListActivationLogsResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.codesous.type.v1.LogEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x16WatchActivationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"\x94\x01\n\x17WatchActivationResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x35\n\nactivation\x18\x02 \x01(\x0b\x32\x1f.codesous.gateway.v1.ActivationH\x00\x12)\n\x03log\x18\x03 \x01(\x0b\x32\x1a.codesous.type.v1.LogEntryH\x00\x42\x07\n\x05\x65vent2\xaa\t\n\x11\x41\x63tivationService\x12\xd8\x01\n\rGetActivation\x12).codesous.gateway.v1.GetActivationRequest\x1a*.codesous.gateway.v1.GetActivationResponse\"p\xaa\xcf\x18\x34\x08\x01\x12\x12\x63s:activation:read\x1a\x1c*:activation/{activation_id}\x82\xd3\xe4\x93\x02\x32\x12\x30/v1/tenants/{tenant}/activations/{activation_id}\x12\xfe\x01\n\x0fListActivations\x12+.codesous.gateway.v1.ListActivationsRequest\x1a,.codesous.gateway.v1.ListActivationsResponse\"\x8f\x01\xaa\xcf\x18\x37\x08\x01\x12\x12\x63s:activation:read\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02N\x12L/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/activations\x12\xe0\x01\n\x0eWaitActivation\x12*.codesous.gateway.v1.WaitActivationRequest\x1a+.codesous.gateway.v1.WaitActivationResponse\"u\xaa\xcf\x18\x34\x08\x01\x12\x12\x63s:activation:read\x1a\x1c*:activation/{activation_id}\x82\xd3\xe4\x93\x02\x37\x12\x35/v1/tenants/{tenant}/activations/{activation_id}:wait\x12\xec\x01\n\x12ListActivationLogs\x12..codesous.gateway.v1.ListActivationLogsRequest\x1a/.codesous.gateway.v1.ListActivationLogsResponse\"u\xaa\xcf\x18\x34\x08\x01\x12\x12\x63s:activation:read\x1a\x1c*:activation/{activation_id}\x82\xd3\xe4\x93\x02\x37\x12\x35/v1/tenants/{tenant}/activations/{activation_id}/logs\x12\xe6\x01\n\x0fWatchActivation\x12+.codesous.gateway.v1.WatchActivationRequest\x1a,.codesous.gateway.v1.WatchActivationResponse\"v\xaa\xcf\x18\x34\x08\x01\x12\x12\x63s:activation:read\x1a\x1c*:activation/{activation_id}\x82\xd3\xe4\x93\x02\x38\x12\x36/v1/tenants/{tenant}/activations/{activation_id}:watch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,codesous/gateway/v1/activation_service.proto\x12\x13\x63odesous.gateway.v1\x1a$codesous/gateway/v1/activation.proto\x1a codesous/type/v1/log_entry.proto\x1a\x1e\x63odesous/type/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\"=\n\x14GetActivationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\"L\n\x15GetActivationResponse\x12\x33\n\nactivation\x18\x01 \x01(\x0b\x32\x1f.codesous.gateway.v1.Activation\"t\n\x16ListActivationsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"h\n\x17ListActivationsResponse\x12\x34\n\x0b\x61\x63tivations\x18\x01 \x03(\x0b\x32\x1f.codesous.gateway.v1.Activation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"j\n\x15WaitActivationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"M\n\x16WaitActivationResponse\x12\x33\n\nactivation\x18\x01 \x01(\x0b\x32\x1f.codesous.gateway.v1.Activation\"i\n\x19ListActivationLogsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"b\n\x1aListActivationLogsResponse\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.codesous.type.v1.LogEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x16WatchActivationRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"\x94\x01\n\x17WatchActivationResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x35\n\nactivation\x18\x02 \x01(\x0b\x32\x1f.codesous.gateway.v1.ActivationH\x00\x12)\n\x03log\x18\x03 \x01(\x0b\x32\x1a.codesous.type.v1.LogEntryH\x00\x42\x07\n\x05\x65vent\"U\n\x1cWatchActivationEventsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"D\n\x1dWatchActivationEventsResponse\x12#\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody2\xee\n\n\x11\x41\x63tivationService\x12\xd8\x01\n\rGetActivation\x12).codesous.gateway.v1.GetActivationRequest\x1a*.codesous.gateway.v1.GetActivationResponse\"p\xaa\xcf\x18\x34\x08\x01\x12\x12\x63s:activation:read\x1a\x1c*:activation/{activation_id}\x82\xd3\xe4\x93\x02\x32\x12\x30/v1/tenants/{tenant}/activations/{activation_id}\x12\xfe\x01\n\x0fListActivations\x12+.codesous.gateway.v1.ListActivationsRequest\x1a,.codesous.gateway.v1.ListActivationsResponse\"\x8f\x01\xaa\xcf\x18\x37\x08\x01\x12\x12\x63s:activation:read\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02N\x12L/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/activations\x12\xe0\x01\n\x0eWaitActivation\x12*.codesous.gateway.v1.WaitActivationRequest\x1a+.codesous.gateway.v1.WaitActivationResponse\"u\xaa\xcf\x18\x34\x08\x01\x12\x12\x63s:activation:read\x1a\x1c*:activation/{activation_id}\x82\xd3\xe4\x93\x02\x37\x12\x35/v1/tenants/{tenant}/activations/{activation_id}:wait\x12\xec\x01\n\x12ListActivationLogs\x12..codesous.gateway.v1.ListActivationLogsRequest\x1a/.codesous.gateway.v1.ListActivationLogsResponse\"u\xaa\xcf\x18\x34\x08\x01\x12\x12\x63s:activation:read\x1a\x1c*:activation/{activation_id}\x82\xd3\xe4\x93\x02\x37\x12\x35/v1/tenants/{tenant}/activations/{activation_id}/logs\x12\xa8\x01\n\x0fWatchActivation\x12+.codesous.gateway.v1.WatchActivationRequest\x1a,.codesous.gateway.v1.WatchActivationResponse\"8\xaa\xcf\x18\x34\x08\x01\x12\x12\x63s:activation:read\x1a\x1c*:activation/{activation_id}0\x01\x12\xff\x01\n\x15WatchActivationEvents\x12\x31.codesous.gateway.v1.WatchActivationEventsRequest\x1a\x32.codesous.gateway.v1.WatchActivationEventsResponse\"}\xaa\xcf\x18\x34\x08\x01\x12\x12\x63s:activation:read\x1a\x1c*:activation/{activation_id}\x82\xd3\xe4\x93\x02?\x12\x36/v1/tenants/{tenant}/activations/{activation_id}:watchb\x05\x63hunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,27 +46,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACTIVATIONSERVICE'].methods_by_name['ListActivationLogs']._loaded_options = None
   _globals['_ACTIVATIONSERVICE'].methods_by_name['ListActivationLogs']._serialized_options = b'\252\317\0304\010\001\022\022cs:activation:read\032\034*:activation/{activation_id}\202\323\344\223\0027\0225/v1/tenants/{tenant}/activations/{activation_id}/logs'
   _globals['_ACTIVATIONSERVICE'].methods_by_name['WatchActivation']._loaded_options = None
-  _globals['_ACTIVATIONSERVICE'].methods_by_name['WatchActivation']._serialized_options = b'\252\317\0304\010\001\022\022cs:activation:read\032\034*:activation/{activation_id}\202\323\344\223\0028\0226/v1/tenants/{tenant}/activations/{activation_id}:watch'
-  _globals['_GETACTIVATIONREQUEST']._serialized_start=235
-  _globals['_GETACTIVATIONREQUEST']._serialized_end=296
-  _globals['_GETACTIVATIONRESPONSE']._serialized_start=298
-  _globals['_GETACTIVATIONRESPONSE']._serialized_end=374
-  _globals['_LISTACTIVATIONSREQUEST']._serialized_start=376
-  _globals['_LISTACTIVATIONSREQUEST']._serialized_end=492
-  _globals['_LISTACTIVATIONSRESPONSE']._serialized_start=494
-  _globals['_LISTACTIVATIONSRESPONSE']._serialized_end=598
-  _globals['_WAITACTIVATIONREQUEST']._serialized_start=600
-  _globals['_WAITACTIVATIONREQUEST']._serialized_end=706
-  _globals['_WAITACTIVATIONRESPONSE']._serialized_start=708
-  _globals['_WAITACTIVATIONRESPONSE']._serialized_end=785
-  _globals['_LISTACTIVATIONLOGSREQUEST']._serialized_start=787
-  _globals['_LISTACTIVATIONLOGSREQUEST']._serialized_end=892
-  _globals['_LISTACTIVATIONLOGSRESPONSE']._serialized_start=894
-  _globals['_LISTACTIVATIONLOGSRESPONSE']._serialized_end=992
-  _globals['_WATCHACTIVATIONREQUEST']._serialized_start=994
-  _globals['_WATCHACTIVATIONREQUEST']._serialized_end=1073
-  _globals['_WATCHACTIVATIONRESPONSE']._serialized_start=1076
-  _globals['_WATCHACTIVATIONRESPONSE']._serialized_end=1224
-  _globals['_ACTIVATIONSERVICE']._serialized_start=1227
-  _globals['_ACTIVATIONSERVICE']._serialized_end=2421
+  _globals['_ACTIVATIONSERVICE'].methods_by_name['WatchActivation']._serialized_options = b'\252\317\0304\010\001\022\022cs:activation:read\032\034*:activation/{activation_id}'
+  _globals['_ACTIVATIONSERVICE'].methods_by_name['WatchActivationEvents']._loaded_options = None
+  _globals['_ACTIVATIONSERVICE'].methods_by_name['WatchActivationEvents']._serialized_options = b'\252\317\0304\010\001\022\022cs:activation:read\032\034*:activation/{activation_id}\202\323\344\223\002?\0226/v1/tenants/{tenant}/activations/{activation_id}:watchb\005chunk'
+  _globals['_GETACTIVATIONREQUEST']._serialized_start=262
+  _globals['_GETACTIVATIONREQUEST']._serialized_end=323
+  _globals['_GETACTIVATIONRESPONSE']._serialized_start=325
+  _globals['_GETACTIVATIONRESPONSE']._serialized_end=401
+  _globals['_LISTACTIVATIONSREQUEST']._serialized_start=403
+  _globals['_LISTACTIVATIONSREQUEST']._serialized_end=519
+  _globals['_LISTACTIVATIONSRESPONSE']._serialized_start=521
+  _globals['_LISTACTIVATIONSRESPONSE']._serialized_end=625
+  _globals['_WAITACTIVATIONREQUEST']._serialized_start=627
+  _globals['_WAITACTIVATIONREQUEST']._serialized_end=733
+  _globals['_WAITACTIVATIONRESPONSE']._serialized_start=735
+  _globals['_WAITACTIVATIONRESPONSE']._serialized_end=812
+  _globals['_LISTACTIVATIONLOGSREQUEST']._serialized_start=814
+  _globals['_LISTACTIVATIONLOGSREQUEST']._serialized_end=919
+  _globals['_LISTACTIVATIONLOGSRESPONSE']._serialized_start=921
+  _globals['_LISTACTIVATIONLOGSRESPONSE']._serialized_end=1019
+  _globals['_WATCHACTIVATIONREQUEST']._serialized_start=1021
+  _globals['_WATCHACTIVATIONREQUEST']._serialized_end=1100
+  _globals['_WATCHACTIVATIONRESPONSE']._serialized_start=1103
+  _globals['_WATCHACTIVATIONRESPONSE']._serialized_end=1251
+  _globals['_WATCHACTIVATIONEVENTSREQUEST']._serialized_start=1253
+  _globals['_WATCHACTIVATIONEVENTSREQUEST']._serialized_end=1338
+  _globals['_WATCHACTIVATIONEVENTSRESPONSE']._serialized_start=1340
+  _globals['_WATCHACTIVATIONEVENTSRESPONSE']._serialized_end=1408
+  _globals['_ACTIVATIONSERVICE']._serialized_start=1411
+  _globals['_ACTIVATIONSERVICE']._serialized_end=2801
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ Reading activations."""
 from codesous.gateway.v1 import activation_pb2 as _activation_pb2
 from codesous.type.v1 import log_entry_pb2 as _log_entry_pb2
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -320,3 +321,57 @@ class WatchActivationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___WatchActivationResponse: _TypeAlias = WatchActivationResponse  # noqa: Y015
+
+@_typing.final
+class WatchActivationEventsRequest(_message.Message):
+    """Request of WatchActivationEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    ACTIVATION_ID_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Tenant. Required."""
+    activation_id: _builtins.str
+    """Id of the activation. Required."""
+    cursor: _builtins.str
+    """Where to go on; the header `Last-Event-ID` says the same. Empty: from the start."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        activation_id: _builtins.str = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_id", b"activation_id", "cursor", b"cursor", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchActivationEventsRequest: _TypeAlias = WatchActivationEventsRequest  # noqa: Y015
+
+@_typing.final
+class WatchActivationEventsResponse(_message.Message):
+    """A part of the event stream of WatchActivationEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def chunk(self) -> _httpbody_pb2.HttpBody:
+        """One or more whole events."""
+
+    def __init__(
+        self,
+        *,
+        chunk: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchActivationEventsResponse: _TypeAlias = WatchActivationEventsResponse  # noqa: Y015

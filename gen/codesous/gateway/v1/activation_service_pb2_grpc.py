@@ -63,6 +63,11 @@ class ActivationServiceStub:
                 request_serializer=codesous_dot_gateway_dot_v1_dot_activation__service__pb2.WatchActivationRequest.SerializeToString,
                 response_deserializer=codesous_dot_gateway_dot_v1_dot_activation__service__pb2.WatchActivationResponse.FromString,
                 _registered_method=True)
+        self.WatchActivationEvents = channel.unary_stream(
+                '/codesous.gateway.v1.ActivationService/WatchActivationEvents',
+                request_serializer=codesous_dot_gateway_dot_v1_dot_activation__service__pb2.WatchActivationEventsRequest.SerializeToString,
+                response_deserializer=codesous_dot_gateway_dot_v1_dot_activation__service__pb2.WatchActivationEventsResponse.FromString,
+                _registered_method=True)
 
 
 class ActivationServiceServicer:
@@ -102,8 +107,17 @@ class ActivationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchActivation(self, request, context):
-        """Streams state changes, log lines as they are written, and the result; ends after the result. Fails with
-        `CS_NOT_FOUND_ACTIVATION`. Not implemented by this release: fails with `CS_UNIMPLEMENTED`.
+        """Streams state changes, log lines as they are written, and the result; ends after the result. A state that lasts
+        less than a tenth of a second may be left out. Fails with `CS_NOT_FOUND_ACTIVATION`, and with
+        `CS_VALIDATION_FIELD` on a cursor that this method did not give out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchActivationEvents(self, request, context):
+        """Does as WatchActivation does, as server-sent events: each has the cursor as its `id`, `activation` or `log` as its
+        `event`, and that message as JSON as its `data`. A client that comes back with `Last-Event-ID` goes on from there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,6 +150,11 @@ def add_ActivationServiceServicer_to_server(servicer, server):
                     servicer.WatchActivation,
                     request_deserializer=codesous_dot_gateway_dot_v1_dot_activation__service__pb2.WatchActivationRequest.FromString,
                     response_serializer=codesous_dot_gateway_dot_v1_dot_activation__service__pb2.WatchActivationResponse.SerializeToString,
+            ),
+            'WatchActivationEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchActivationEvents,
+                    request_deserializer=codesous_dot_gateway_dot_v1_dot_activation__service__pb2.WatchActivationEventsRequest.FromString,
+                    response_serializer=codesous_dot_gateway_dot_v1_dot_activation__service__pb2.WatchActivationEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -277,6 +296,33 @@ class ActivationService:
             '/codesous.gateway.v1.ActivationService/WatchActivation',
             codesous_dot_gateway_dot_v1_dot_activation__service__pb2.WatchActivationRequest.SerializeToString,
             codesous_dot_gateway_dot_v1_dot_activation__service__pb2.WatchActivationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchActivationEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/codesous.gateway.v1.ActivationService/WatchActivationEvents',
+            codesous_dot_gateway_dot_v1_dot_activation__service__pb2.WatchActivationEventsRequest.SerializeToString,
+            codesous_dot_gateway_dot_v1_dot_activation__service__pb2.WatchActivationEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,8 +48,13 @@ class ActivationServiceStub:
     ListActivationLogs: _grpc.UnaryUnaryMultiCallable[_activation_service_pb2.ListActivationLogsRequest, _activation_service_pb2.ListActivationLogsResponse]
     """Lists the log lines of an activation, oldest first. Fails with `CS_NOT_FOUND_ACTIVATION`."""
     WatchActivation: _grpc.UnaryStreamMultiCallable[_activation_service_pb2.WatchActivationRequest, _activation_service_pb2.WatchActivationResponse]
-    """Streams state changes, log lines as they are written, and the result; ends after the result. Fails with
-    `CS_NOT_FOUND_ACTIVATION`. Not implemented by this release: fails with `CS_UNIMPLEMENTED`.
+    """Streams state changes, log lines as they are written, and the result; ends after the result. A state that lasts
+    less than a tenth of a second may be left out. Fails with `CS_NOT_FOUND_ACTIVATION`, and with
+    `CS_VALIDATION_FIELD` on a cursor that this method did not give out.
+    """
+    WatchActivationEvents: _grpc.UnaryStreamMultiCallable[_activation_service_pb2.WatchActivationEventsRequest, _activation_service_pb2.WatchActivationEventsResponse]
+    """Does as WatchActivation does, as server-sent events: each has the cursor as its `id`, `activation` or `log` as its
+    `event`, and that message as JSON as its `data`. A client that comes back with `Last-Event-ID` goes on from there.
     """
 
 @_typing.type_check_only
@@ -72,8 +77,13 @@ class ActivationServiceAsyncStub(ActivationServiceStub):
     ListActivationLogs: _aio.UnaryUnaryMultiCallable[_activation_service_pb2.ListActivationLogsRequest, _activation_service_pb2.ListActivationLogsResponse]  # type: ignore[assignment]
     """Lists the log lines of an activation, oldest first. Fails with `CS_NOT_FOUND_ACTIVATION`."""
     WatchActivation: _aio.UnaryStreamMultiCallable[_activation_service_pb2.WatchActivationRequest, _activation_service_pb2.WatchActivationResponse]  # type: ignore[assignment]
-    """Streams state changes, log lines as they are written, and the result; ends after the result. Fails with
-    `CS_NOT_FOUND_ACTIVATION`. Not implemented by this release: fails with `CS_UNIMPLEMENTED`.
+    """Streams state changes, log lines as they are written, and the result; ends after the result. A state that lasts
+    less than a tenth of a second may be left out. Fails with `CS_NOT_FOUND_ACTIVATION`, and with
+    `CS_VALIDATION_FIELD` on a cursor that this method did not give out.
+    """
+    WatchActivationEvents: _aio.UnaryStreamMultiCallable[_activation_service_pb2.WatchActivationEventsRequest, _activation_service_pb2.WatchActivationEventsResponse]  # type: ignore[assignment]
+    """Does as WatchActivation does, as server-sent events: each has the cursor as its `id`, `activation` or `log` as its
+    `event`, and that message as JSON as its `data`. A client that comes back with `Last-Event-ID` goes on from there.
     """
 
 class ActivationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -123,8 +133,19 @@ class ActivationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _activation_service_pb2.WatchActivationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_activation_service_pb2.WatchActivationResponse], _abc.AsyncIterator[_activation_service_pb2.WatchActivationResponse]]:
-        """Streams state changes, log lines as they are written, and the result; ends after the result. Fails with
-        `CS_NOT_FOUND_ACTIVATION`. Not implemented by this release: fails with `CS_UNIMPLEMENTED`.
+        """Streams state changes, log lines as they are written, and the result; ends after the result. A state that lasts
+        less than a tenth of a second may be left out. Fails with `CS_NOT_FOUND_ACTIVATION`, and with
+        `CS_VALIDATION_FIELD` on a cursor that this method did not give out.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchActivationEvents(
+        self,
+        request: _activation_service_pb2.WatchActivationEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_activation_service_pb2.WatchActivationEventsResponse], _abc.AsyncIterator[_activation_service_pb2.WatchActivationEventsResponse]]:
+        """Does as WatchActivation does, as server-sent events: each has the cursor as its `id`, `activation` or `log` as its
+        `event`, and that message as JSON as its `data`. A client that comes back with `Last-Event-ID` goes on from there.
         """
 
 def add_ActivationServiceServicer_to_server(servicer: ActivationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

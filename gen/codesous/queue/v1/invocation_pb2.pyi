@@ -4,6 +4,7 @@ isort:skip_file
 Requests to run a function, their results, and what passes between the two."""
 
 from codesous.type.v1 import activation_status_pb2 as _activation_status_pb2
+from codesous.type.v1 import attempt_pb2 as _attempt_pb2
 from codesous.type.v1 import function_ref_pb2 as _function_ref_pb2
 from codesous.type.v1 import function_response_pb2 as _function_response_pb2
 from codesous.type.v1 import invocation_error_pb2 as _invocation_error_pb2
@@ -20,6 +21,11 @@ if sys.version_info >= (3, 11):
     from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -39,6 +45,7 @@ class InvocationRequest(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     REPLY_TO_FIELD_NUMBER: _builtins.int
     RETRY_ATTEMPT_FIELD_NUMBER: _builtins.int
+    REDRIVE_OF_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Id of the request that caused it: `req_` and a ULID. Results are matched by it."""
     activation_id: _builtins.str
@@ -47,8 +54,16 @@ class InvocationRequest(_message.Message):
     """The event: UTF-8 JSON, passed to the handler as its first argument."""
     reply_to: _builtins.str
     """Instance that waits for the result. Empty: nobody waits."""
-    retry_attempt: _builtins.int
-    """Run of the retry policy, from 1. Redelivery after a crash does not count here."""
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def retry_attempt(self) -> _builtins.int:
+        """Not used: the activation's record counts its runs."""
+
+    @retry_attempt.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def retry_attempt(self, value: _builtins.int) -> None:
+        """Not used: the activation's record counts its runs."""
+
     @_builtins.property
     def function(self) -> _function_ref_pb2.FunctionRef:
         """What to run."""
@@ -69,6 +84,10 @@ class InvocationRequest(_message.Message):
     def deadline(self) -> _timestamp_pb2.Timestamp:
         """After this moment the activation is finished as TIMEOUT without being started. Absent: none."""
 
+    @_builtins.property
+    def redrive_of(self) -> _attempt_pb2.Lineage:
+        """The dead letter that this request runs again. Absent: none."""
+
     def __init__(
         self,
         *,
@@ -82,10 +101,11 @@ class InvocationRequest(_message.Message):
         deadline: _timestamp_pb2.Timestamp | None = ...,
         reply_to: _builtins.str = ...,
         retry_attempt: _builtins.int = ...,
+        redrive_of: _attempt_pb2.Lineage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "deadline", b"deadline", "function", b"function", "principal", b"principal", "trigger", b"trigger"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "deadline", b"deadline", "function", b"function", "principal", b"principal", "redrive_of", b"redrive_of", "trigger", b"trigger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "activation_id", b"activation_id", "deadline", b"deadline", "event", b"event", "function", b"function", "principal", b"principal", "reply_to", b"reply_to", "request_id", b"request_id", "retry_attempt", b"retry_attempt", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "activation_id", b"activation_id", "deadline", b"deadline", "event", b"event", "function", b"function", "principal", b"principal", "redrive_of", b"redrive_of", "reply_to", b"reply_to", "request_id", b"request_id", "retry_attempt", b"retry_attempt", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -106,6 +126,7 @@ class InvocationResult(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Id of the request that caused the activation."""
     activation_id: _builtins.str
@@ -116,6 +137,8 @@ class InvocationResult(_message.Message):
     """Terminal state."""
     attempt: _builtins.int
     """Runs of the activation up to this result, from 1; more than 1 only after a crash or a retry."""
+    dead_letter: _builtins.bool
+    """Whether the request was given up and is kept as a dead letter."""
     @_builtins.property
     def response(self) -> _function_response_pb2.FunctionResponse:
         """The function's response. Set when `status` is SUCCESS."""
@@ -144,10 +167,11 @@ class InvocationResult(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         attempt: _builtins.int = ...,
+        dead_letter: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "error", b"error", "response", b"response", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_id", b"activation_id", "attempt", b"attempt", "end_time", b"end_time", "error", b"error", "request_id", b"request_id", "response", b"response", "start_time", b"start_time", "status", b"status", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_id", b"activation_id", "attempt", b"attempt", "dead_letter", b"dead_letter", "end_time", b"end_time", "error", b"error", "request_id", b"request_id", "response", b"response", "start_time", b"start_time", "status", b"status", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,8 +6,11 @@ Records that only the store reads. They wrap the contracts' messages and add wha
 from codesous.control.v1 import alias_pb2 as _alias_pb2
 from codesous.control.v1 import function_pb2 as _function_pb2
 from codesous.control.v1 import version_pb2 as _version_pb2
+from codesous.type.v1 import attempt_pb2 as _attempt_pb2
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -122,3 +125,27 @@ class AliasRecord(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AliasRecord: _TypeAlias = AliasRecord  # noqa: Y015
+
+@_typing.final
+class AttemptHistory(_message.Message):
+    """Runs of an activation that failed and were tried again. Serialized ones can be joined end to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_attempt_pb2.Attempt]:
+        """The runs, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        attempts: _abc.Iterable[_attempt_pb2.Attempt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttemptHistory: _TypeAlias = AttemptHistory  # noqa: Y015
