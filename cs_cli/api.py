@@ -50,7 +50,15 @@ class Api:
         try:
             return method(request, timeout=deadline, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise failure.of_rpc(error, self.url) from error
+            raise self.failure(error) from error
+
+    def stream(self, method: Callable[..., Iterator[Response]], request: Any) -> Iterator[Response]:
+        """Make a call that answers with a stream, for as long as it lasts. Raises grpc.RpcError."""
+        yield from method(request, metadata=self._metadata)
+
+    def failure(self, error: grpc.RpcError) -> failure.CommandError:
+        """What a command says of a call that failed."""
+        return failure.of_rpc(error, self.url)
 
     def pages(self, method: Callable[..., Any], request: Any, items: str, limit: int) -> Iterator[Any]:
         """Go through a list, page by page, up to `limit` items."""

@@ -51,6 +51,11 @@ class Output:
         """Print JSON."""
         sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
+    def record(self, value: Any) -> None:
+        """Print JSON on one line, at once: one of many."""
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
     def text(self, value: str) -> None:
         """Print text exactly as it is."""
         sys.stdout.write(value if value.endswith("\n") else value + "\n")

@@ -37,6 +37,7 @@ from cs_gateway.servicers.activation import ActivationServicer
 from cs_gateway.servicers.invocation import InvocationServicer
 from cs_gateway.servicers.web import WebServicer
 from cs_gateway.waiters import Waiters
+from cs_gateway.watching import Watching
 from cs_gateway.web import Web
 
 SERVICE = "cs-http-gateway"
@@ -81,7 +82,7 @@ def assemble(settings: Settings, client: KvClient, queue: Queue, clock: Clock, i
         Service(
             "codesous.gateway.v1.ActivationService",
             add_ActivationServiceServicer_to_server,
-            ActivationServicer(activations, limits),
+            ActivationServicer(activations, Watching(store), limits),
         ),
         Service(
             "codesous.gateway.v1.WebService",

@@ -8,7 +8,6 @@ from datetime import timedelta
 from codesous.gateway.v1.activation_pb2 import Activation
 from codesous.queue.v1.envelope_pb2 import Envelope
 from codesous.queue.v1.invocation_pb2 import CancelRequest
-from codesous.type.v1.activation_status_pb2 import ActivationStatus
 from codesous.type.v1.log_entry_pb2 import LogEntry
 
 from cs_core import ids
@@ -18,15 +17,7 @@ from cs_core.errors import NotFoundError
 from cs_core.names import Violations, check_activation_id, check_function, check_namespace
 from cs_core.store.activations import ActivationStore
 from cs_gateway.waiters import Waiters
-
-_TERMINAL = frozenset(
-    {
-        ActivationStatus.ACTIVATION_STATUS_SUCCESS,
-        ActivationStatus.ACTIVATION_STATUS_ERROR,
-        ActivationStatus.ACTIVATION_STATUS_TIMEOUT,
-        ActivationStatus.ACTIVATION_STATUS_CANCELLED,
-    }
-)
+from cs_gateway.watching import TERMINAL
 
 
 class Activations:
@@ -51,7 +42,7 @@ class Activations:
         check_activation_id(activation_id)
         with self._waiters.expect(tenant, activation_id) as future:
             activation = await self.get(tenant, activation_id)
-            if activation.status in _TERMINAL:
+            if activation.status in TERMINAL:
                 return activation
             try:
                 async with asyncio.timeout(longest.total_seconds()):

@@ -22,6 +22,7 @@ from cs_core.iam.dev_issuer import DevIssuer
 
 REDIS: Final = "redis"
 PROXY: Final = "envoy"
+DESCRIPTORS: Final = "descriptors.binpb"
 # Name of the process, Python package, and section of the settings.
 SERVICES: Final = (
     ("cs-control", "cs_control", "control"),
@@ -123,9 +124,10 @@ class Plan:
 
 def descriptors_path() -> Path:
     """The descriptor set of the contracts: beside the generated code, in a wheel or in the source tree."""
-    package = Path(next(iter(codesous.__path__)))
-    inside = package / "descriptors.binpb"
-    return inside if inside.exists() else package.parent / "descriptors.binpb"
+    # The tree first: an editable install has a copy of its own, from the day that it was made.
+    packages = [Path(package) for package in codesous.__path__]
+    places = [*(package.parent for package in packages), *packages]
+    return next(place / DESCRIPTORS for place in places if (place / DESCRIPTORS).exists())
 
 
 def proxy_executable() -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from codesous.gateway.v1 import activation_service_pb2, invocation_service_pb2
+from codesous.gateway.v1 import invocation_service_pb2
 from codesous.type.v1.activation_status_pb2 import ActivationStatus
 
 from tests.acceptance.conftest import BIN, GREET, TENANT, Mesh, Stubs
@@ -297,19 +297,12 @@ def test_administration_is_not_on_the_public_port(mesh: Mesh) -> None:
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
 
 
-def test_what_this_release_does_not_have_says_so(mesh: Mesh, stubs: Stubs) -> None:
+def test_what_this_release_does_not_have_says_so(mesh: Mesh) -> None:
     answer = mesh.rest("GET", "/namespaces/default/schedules")
     assert answer.status_code == 501
     assert answer.json()["details"][0]["reason"] == "CS_UNIMPLEMENTED"
     assert mesh.rest("GET", "/mutations").status_code == 501
     assert mesh.rest("GET", "/namespaces/default/cadence/workers").status_code == 501
-    with pytest.raises(grpc.RpcError) as caught:
-        list(
-            stubs.activations.WatchActivation(
-                activation_service_pb2.WatchActivationRequest(tenant=TENANT), metadata=stubs.metadata
-            )
-        )
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
 
 
 def _buf_curl(mesh: Mesh, url: str, data: str) -> Any:
