@@ -30,7 +30,9 @@ from cs_core.rpc.server import RpcServer, Service, stop_on_signals
 from cs_core.store.activations import ActivationStore
 from cs_core.store.client import KvClient
 from cs_core.store.resolve import Resolver
+from cs_core.store.versions import VersionStore
 from cs_gateway.activations import Activations
+from cs_gateway.dead_letters import DeadLetters
 from cs_gateway.ingress import Ingress
 from cs_gateway.invocations import Invocations
 from cs_gateway.servicers.activation import ActivationServicer
@@ -62,6 +64,7 @@ class Parts:
 
     services: list[Service]
     waiters: Waiters
+    dead_letters: DeadLetters
 
 
 def assemble(settings: Settings, client: KvClient, queue: Queue, clock: Clock, instance: str) -> Parts:
@@ -90,7 +93,7 @@ def assemble(settings: Settings, client: KvClient, queue: Queue, clock: Clock, i
             WebServicer(Web(ingress, invocations, limits, clock)),
         ),
     ]
-    return Parts(services, waiters)
+    return Parts(services, waiters, DeadLetters(queue, store, VersionStore(client), limits, clock))
 
 
 async def run(settings: Settings, instance: str, registry: CollectorRegistry) -> None:
@@ -104,7 +107,15 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
     waiting.set_function(lambda: parts.waiters.count)
     server = RpcServer(
         settings,
-        Process(SERVICE, instance, clock.now(), settings, queue=queue, inflight=lambda: parts.waiters.count),
+        Process(
+            SERVICE,
+            instance,
+            clock.now(),
+            settings,
+            queue=queue,
+            inflight=lambda: parts.waiters.count,
+            dead_letters=parts.dead_letters,
+        ),
         parts.services,
         port=settings.gateway.port,
         probes={"store": client.ping, "codeq": queue.ping},

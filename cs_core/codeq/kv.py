@@ -39,6 +39,7 @@ _PUBLISH, _RECEIVE, _ACK, _NACK, _EXTEND, _DEAD_LETTER, _NOTE_REDRIVE, _REMOVE_D
 )
 # Of deliveries of one message, one in this many starts with the background lane.
 _BACKGROUND_TURN = 5
+_PARTITION_DIGITS = 4
 
 
 def _lane(lane: Lane.ValueType) -> int:
@@ -291,7 +292,14 @@ class KvQueue:
     def _dead_place(self, dead_letter_id: str) -> tuple[int, str] | None:
         """Partition and member of an id; None when it is no id of this driver."""
         number, dot, member = dead_letter_id.partition(".")
-        if not (dot and member and number.isascii() and number.isdigit() and int(number) < self._partitions):
+        if not (
+            dot
+            and member
+            and len(number) <= 4
+            and number.isascii()
+            and number.isdigit()
+            and int(number) < self._partitions
+        ):
             return None
         return int(number), member
 
