@@ -7,8 +7,22 @@
 #include <string>
 
 #include "codesous/gateway/v1/invocation_service.grpc.pb.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
 
 namespace gateway = codesous::gateway::v1;
+
+// What docs/reference/errors.md lists, for example CS_NOT_FOUND_FUNCTION.
+std::string Reason(const grpc::Status& status) {
+  google::rpc::Status details;
+  google::rpc::ErrorInfo info;
+  if (details.ParseFromString(status.error_details())) {
+    for (const auto& detail : details.details()) {
+      if (detail.UnpackTo(&info)) return info.reason();
+    }
+  }
+  return std::to_string(status.error_code());
+}
 
 int main(int argc, char** argv) {
   const char* host = std::getenv("CS_URL_HOST");
@@ -31,7 +45,7 @@ int main(int argc, char** argv) {
   gateway::InvokeResponse answer;
   const grpc::Status status = stub->Invoke(&context, request, &answer);
   if (!status.ok()) {
-    std::cerr << status.error_code() << " " << status.error_message() << "\n";
+    std::cerr << Reason(status) << " " << status.error_message() << "\n";
     return 1;
   }
   const auto& activation = answer.activation();

@@ -9,12 +9,24 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	gatewayv1 "example.com/code-sous-client/gen/codesous/gateway/v1"
 )
+
+// reason is what docs/reference/errors.md lists, for example CS_NOT_FOUND_FUNCTION.
+func reason(err error) string {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			return info.Reason
+		}
+	}
+	return status.Code(err).String()
+}
 
 func main() {
 	if len(os.Args) != 4 {
@@ -38,7 +50,7 @@ func main() {
 		Input:     &gatewayv1.InvokeRequest_EventJson{EventJson: []byte(os.Args[3])},
 	})
 	if err != nil {
-		log.Fatal(err)
+		log.Fatal(reason(err), " ", status.Convert(err).Message())
 	}
 	fmt.Println(answer.Activation.Status, answer.Activation.Response.GetBody())
 }
