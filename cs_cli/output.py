@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cs_cli.failure import CommandError
 
+_WIDE = 1000
 _STYLES = {
     "success": "green",
     "active": "green",
@@ -69,15 +70,16 @@ class Output:
         self.errors.print(markup)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str = "nothing there") -> None:
-        """Print rows under headings. The first column never wraps."""
+        """Print rows under headings, one line each: a narrow terminal wraps the line, never a cell."""
         table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-        for index, column in enumerate(columns):
-            table.add_column(column.upper(), no_wrap=index == 0, overflow="fold")
+        for column in columns:
+            table.add_column(column.upper(), no_wrap=True, overflow="ignore")
         filled = False
         for row in rows:
             filled = True
             table.add_row(*(styled(cell) for cell in row))
         if filled:
+            self.console.width = max(self.console.width, _WIDE)
             self.console.print(table)
         else:
             self.note(f"[dim]{escape(empty)}[/dim]")

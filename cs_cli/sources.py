@@ -31,6 +31,8 @@ def read_files(folder: Path) -> dict[str, bytes]:
     for path in _walk(folder):
         if not path.resolve().is_relative_to(root):
             raise CommandError("CS_CLI_NO_SOURCE", f"{path} leads out of {folder}")
+        if not path.is_file():
+            raise CommandError("CS_CLI_NO_SOURCE", f"{path} leads to no file")
         total += path.stat().st_size
         if len(files) >= limits.bundle_files or total > limits.bundle_bytes:
             most = f"{limits.bundle_files} files and {limits.bundle_bytes} bytes"
@@ -44,8 +46,11 @@ def read_files(folder: Path) -> dict[str, bytes]:
 def read_manifest(files: dict[str, bytes]) -> Manifest:
     """Read the manifest. Raises CommandError when it is not one; the rules of its fields are the server's to check."""
     try:
-        return json_format.Parse(files[MANIFEST].decode(), Manifest())
-    except (UnicodeDecodeError, json_format.ParseError) as error:
+        text = files[MANIFEST].decode()
+        if not isinstance(json.loads(text), dict):
+            raise CommandError("CS_VALIDATION_MANIFEST", f"{MANIFEST}: must be a JSON object")
+        return json_format.Parse(text, Manifest())
+    except (ValueError, RecursionError, json_format.ParseError) as error:
         raise CommandError("CS_VALIDATION_MANIFEST", f"{MANIFEST}: {error}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -68,7 +69,7 @@ def _wait_ready(folders: Folders, process: subprocess.Popen[bytes], log: Path) -
     deadline = time.monotonic() + _READY_WITHIN
     while True:
         if process.poll() is not None:
-            raise CommandError("CS_CLI_START", "\n".join(last_lines(log, 30)) or "the supervisor ended", SERVER)
+            raise _error_of(last_lines(log, 30))
         state = read_state(folders.state)
         if state is not None and state.ready and state.supervisor.pid == process.pid:
             return state
@@ -76,6 +77,15 @@ def _wait_ready(folders: Folders, process: subprocess.Popen[bytes], log: Path) -
             process.terminate()
             raise CommandError("CS_CLI_START", f"the mesh is not ready within {_READY_WITHIN:.0f} s", SERVER)
         time.sleep(_LOOK_EVERY)
+
+
+def _error_of(lines: list[str]) -> CommandError:
+    """The error that a supervisor ended with: it printed it as JSON, because its output is no terminal."""
+    try:
+        error = json.loads(lines[-1])["error"]
+        return CommandError(str(error["reason"]), str(error["message"]), SERVER)
+    except (IndexError, ValueError, KeyError, TypeError):
+        return CommandError("CS_CLI_START", "\n".join(lines) or "the supervisor ended", SERVER)
 
 
 def _locked(folders: Folders) -> bool:

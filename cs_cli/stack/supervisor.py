@@ -62,14 +62,18 @@ class Supervisor:
         if earlier is not None:
             kill_leftovers(earlier)
         self._write()
-        async with asyncio.TaskGroup() as group:
-            stop = asyncio.create_task(stopping.wait())
-            try:
-                await _first(self._start(group, on_ready), stop)
-                await stopping.wait()
-            finally:
-                stop.cancel()
-                await asyncio.shield(self._stop())
+        try:
+            async with asyncio.TaskGroup() as group:
+                stop = asyncio.create_task(stopping.wait())
+                try:
+                    await _first(self._start(group, on_ready), stop)
+                    await stopping.wait()
+                finally:
+                    stop.cancel()
+                    await asyncio.shield(self._stop())
+        except BaseExceptionGroup as errors:
+            # What keeps the children raises nothing of its own: there is one error, and it says what is wrong.
+            raise errors.exceptions[0] from None
 
     def kill(self) -> None:
         """End everything at once."""
