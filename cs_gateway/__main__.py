@@ -19,6 +19,7 @@ from codesous.gateway.v1.invocation_service_pb2_grpc import add_InvocationServic
 from codesous.gateway.v1.web_service_pb2_grpc import add_WebServiceServicer_to_server
 from prometheus_client import CollectorRegistry, Gauge
 
+from cs_core.cancellation import Cancellation
 from cs_core.clock import Clock, SystemClock
 from cs_core.codeq import Queue
 from cs_core.codeq.kv import KvResultChannel
@@ -31,6 +32,7 @@ from cs_core.store.activations import ActivationStore
 from cs_core.store.client import KvClient
 from cs_core.store.resolve import Resolver
 from cs_core.store.versions import VersionStore
+from cs_core.waiters import Waiters
 from cs_gateway.activations import Activations
 from cs_gateway.dead_letters import DeadLetters
 from cs_gateway.ingress import Ingress
@@ -38,7 +40,6 @@ from cs_gateway.invocations import Invocations
 from cs_gateway.servicers.activation import ActivationServicer
 from cs_gateway.servicers.invocation import InvocationServicer
 from cs_gateway.servicers.web import WebServicer
-from cs_gateway.waiters import Waiters
 from cs_gateway.watching import Watching
 from cs_gateway.web import Web
 
@@ -75,7 +76,7 @@ def assemble(settings: Settings, client: KvClient, queue: Queue, clock: Clock, i
     waiters = Waiters(store, channel, instance)
     ingress = Ingress(Resolver(client), store, queue, limits, clock, instance)
     invocations = Invocations(ingress, waiters, store, timedelta(seconds=limits.correlation_slack))
-    activations = Activations(store, waiters, channel, clock)
+    activations = Activations(store, waiters, Cancellation(store, channel, clock))
     services = [
         Service(
             "codesous.gateway.v1.InvocationService",

@@ -6,28 +6,23 @@ import asyncio
 from datetime import timedelta
 
 from codesous.gateway.v1.activation_pb2 import Activation
-from codesous.queue.v1.envelope_pb2 import Envelope
-from codesous.queue.v1.invocation_pb2 import CancelRequest
 from codesous.type.v1.log_entry_pb2 import LogEntry
 
-from cs_core import ids
-from cs_core.clock import Clock, to_timestamp
-from cs_core.codeq import ResultChannel
+from cs_core.cancellation import Cancellation
 from cs_core.errors import NotFoundError
 from cs_core.names import Violations, check_activation_id, check_function, check_namespace
 from cs_core.store.activations import ActivationStore
-from cs_gateway.waiters import Waiters
+from cs_core.waiters import Waiters
 from cs_gateway.watching import TERMINAL
 
 
 class Activations:
     """What can be done with activations."""
 
-    def __init__(self, store: ActivationStore, waiters: Waiters, channel: ResultChannel, clock: Clock) -> None:
+    def __init__(self, store: ActivationStore, waiters: Waiters, cancellation: Cancellation) -> None:
         self._store = store
         self._waiters = waiters
-        self._channel = channel
-        self._clock = clock
+        self._cancellation = cancellation
 
     async def get(self, tenant: str, activation_id: str) -> Activation:
         """Read an activation. Raises ValidationError or NotFoundError."""
@@ -72,23 +67,5 @@ class Activations:
     async def cancel(self, tenant: str, activation_id: str) -> Activation:
         """Cancel an activation and answer it as it then is. Raises ValidationError or NotFoundError."""
         check_activation_id(activation_id)
-        message = "cancelled by a caller"
-        outcome = await self._store.cancel(tenant, activation_id, message)
-        if outcome.kind == "running":
-            # The mark on the record stops it at the next renewal of its lease; this is faster.
-            await self._tell_owner(tenant, activation_id, outcome.owner, message)
+        await self._cancellation.cancel(tenant, activation_id, "cancelled by a caller")
         return await self.get(tenant, activation_id)
-
-    async def _tell_owner(self, tenant: str, activation_id: str, owner: str, message: str) -> None:
-        envelope = Envelope(
-            message_id=ids.message_id(),
-            tenant=tenant,
-            publish_time=to_timestamp(self._clock.now()),
-            cancel_request=CancelRequest(tenant=tenant, activation_id=activation_id, owner=owner, message=message),
-        )
-        await self._channel.push(instance_of(owner), envelope)
-
-
-def instance_of(owner: str) -> str:
-    """The instance of an owner token."""
-    return owner.partition("/")[0]

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 from codesous.admin.v1.dead_letter_pb2 import DeadLetterFilter, Redrive
-from codesous.queue.v1.envelope_pb2 import Envelope, Lane
+from codesous.queue.v1.envelope_pb2 import Lane
 from codesous.queue.v1.invocation_pb2 import InvocationRequest
 from codesous.type.v1.attempt_pb2 import Lineage
 
@@ -26,6 +26,7 @@ from cs_core.config import LimitSettings
 from cs_core.errors import ConflictError, NotFoundError
 from cs_core.store.activations import ActivationStore
 from cs_core.store.versions import VersionStore
+from cs_core.submission import Submitter
 
 _PAGE = 200
 
@@ -37,7 +38,7 @@ class DeadLetters:
         self, queue: Queue, activations: ActivationStore, versions: VersionStore, limits: LimitSettings, clock: Clock
     ) -> None:
         self._queue = queue
-        self._activations = activations
+        self._submitter = Submitter(activations, queue)
         self._versions = versions
         self._stay = timedelta(seconds=limits.async_age)
         self._clock = clock
@@ -128,17 +129,8 @@ class DeadLetters:
         now = self._clock.now()
         request.accept_time.CopyFrom(to_timestamp(now))
         request.deadline.CopyFrom(to_timestamp(now + self._stay))
-        tenant = request.function.tenant
-        await self._activations.submit(request, hashlib.sha256(request.event).digest())
-        envelope = Envelope(
-            message_id=ids.message_id(),
-            topic=INVOKE,
-            tenant=tenant,
-            publish_time=request.accept_time,
-            invocation_request=request,
-        )
-        partition = self._activations.partition(tenant, request.activation_id)
-        await self._queue.publish(INVOKE, partition, envelope, lane=Lane.LANE_BACKGROUND)
+        digest = hashlib.sha256(request.event).digest()
+        await self._submitter.submit(request, digest, lane=Lane.LANE_BACKGROUND, repeatable=True)
         await self._queue.note_redrive(INVOKE, letter.id, request.activation_id)
 
 

@@ -1,10 +1,7 @@
 """Accepting requests: from who asks for what to a durable activation and a message in the queue.
 
-Theory of operation. The record (QUEUED) and the message travel to the store in one pipeline, record first: when both
-are there, the request is accepted; a server that dies in between keeps a record that nobody was told of, which goes
-with its life. A request with an idempotency key goes in two steps, because its record may be there already: one with
-another body must not reach the queue. One with the same body is published again, since its first publisher may have
-died before it published; a message too many finds the activation begun or done, and changes nothing.
+How an accepted request is made durable, and what a repeat under an idempotency key meets, stands in
+`cs_core.submission`.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from datetime import datetime, timedelta
 
 from codesous.control.v1.version_pb2 import Version
 from codesous.gateway.v1.activation_pb2 import Activation
-from codesous.queue.v1.envelope_pb2 import Envelope, Lane
+from codesous.queue.v1.envelope_pb2 import Lane
 from codesous.queue.v1.invocation_pb2 import InvocationRequest, InvocationResult
 from codesous.type.v1.activation_status_pb2 import ActivationStatus
 from codesous.type.v1.function_ref_pb2 import FunctionRef
@@ -27,13 +24,13 @@ from codesous.type.v1.trigger_pb2 import Trigger
 from cs_core import ids
 from cs_core.clock import Clock, to_timestamp
 from cs_core.codeq import Queue
-from cs_core.codeq.contract import INVOKE
 from cs_core.config import LimitSettings
 from cs_core.errors import LimitError, ValidationError
 from cs_core.iam.allow import check_allowlist
 from cs_core.names import Violations, check_function, check_namespace, parse_ref
 from cs_core.store.activations import ActivationStore
 from cs_core.store.resolve import Resolver
+from cs_core.submission import Submitter
 
 _KEY_CHARS = 256
 _RETRY_AFTER = timedelta(seconds=1)
@@ -129,7 +126,7 @@ class Ingress:
     ) -> None:
         self._resolver = resolver
         self._activations = activations
-        self._queue = queue
+        self._submitter = Submitter(activations, queue)
         self._limits = limits
         self._clock = clock
         self._instance = instance
@@ -178,13 +175,9 @@ class Ingress:
             ConflictError: the idempotency key was used with another body (`CS_CONFLICT_IDEMPOTENCY`).
             UnavailableError: the store or the queue does not answer; whether it was accepted is then not known.
         """
-        submitting = self._activations.submit(prepared.request, prepared.digest)
-        if not prepared.keyed:
-            await asyncio.gather(submitting, self._publish(prepared))
-            return True
-        outcome = await submitting
-        await self._publish(prepared)
-        return outcome.created
+        return await self._submitter.submit(
+            prepared.request, prepared.digest, lane=prepared.lane, repeatable=prepared.keyed
+        )
 
     async def withdraw(self, prepared: Prepared) -> None:
         """End an activation as CANCELLED if it has not started; its caller went away."""
@@ -223,17 +216,6 @@ class Ingress:
             deadline=to_timestamp(now + stay),
             reply_to=self._instance,
         )
-
-    async def _publish(self, prepared: Prepared) -> None:
-        envelope = Envelope(
-            message_id=ids.message_id(),
-            topic=INVOKE,
-            tenant=prepared.tenant,
-            publish_time=prepared.request.accept_time,
-            invocation_request=prepared.request,
-        )
-        partition = self._activations.partition(prepared.tenant, prepared.activation_id)
-        await self._queue.publish(INVOKE, partition, envelope, lane=prepared.lane)
 
 
 def _activation_id(invocation: Invocation) -> str:

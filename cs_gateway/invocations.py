@@ -12,8 +12,8 @@ from codesous.queue.v1.invocation_pb2 import InvocationResult
 
 from cs_core.errors import CorrelationTimeoutError, UnavailableError
 from cs_core.store.activations import ActivationStore
+from cs_core.waiters import Waiters
 from cs_gateway.ingress import Ingress, Invocation, Prepared
-from cs_gateway.waiters import Waiters
 
 _log = structlog.get_logger(__name__)
 

@@ -89,6 +89,11 @@ def queue_bell(topic: str) -> str:
     return f"cs:bell:{topic}"
 
 
+def members(service: str) -> str:
+    """Sorted set of the living instances of a service, by the end of their lives."""
+    return f"cs:{{m:{service}}}:members"
+
+
 def results_channel(instance: str) -> str:
     """Channel of the results for one instance."""
     return f"cs:{{i:{instance}}}:results"

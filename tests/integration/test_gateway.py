@@ -23,6 +23,7 @@ from codesous.type.v1.function_response_pb2 import FunctionResponse
 from codesous.type.v1.principal_pb2 import Principal
 from codesous.type.v1.trigger_pb2 import ApiTrigger, Trigger
 
+from cs_core.cancellation import Cancellation
 from cs_core.clock import SystemClock, to_timestamp
 from cs_core.codeq.contract import INVOKE, Delivery
 from cs_core.codeq.kv import KvQueue, KvResultChannel
@@ -32,10 +33,10 @@ from cs_core.store import keys
 from cs_core.store.activations import ActivationStore
 from cs_core.store.client import KvClient
 from cs_core.store.resolve import Resolver
+from cs_core.waiters import Waiters
 from cs_gateway.activations import Activations
 from cs_gateway.ingress import Ingress, Invocation, Target
 from cs_gateway.invocations import Invocations
-from cs_gateway.waiters import Waiters
 from tests.support.waiting import wait_until
 
 TENANT, SPACE, NAME = "t_alpha0", "default", "hello"
@@ -54,9 +55,16 @@ class Gateway:
         self.channel = KvResultChannel(client)
         self.store = ActivationStore(client, PARTITIONS, clock, timedelta(days=7))
         self.waiters = Waiters(self.store, self.channel, "gateway-1", recheck)
-        ingress = Ingress(Resolver(client), self.store, self.queue, limits or LimitSettings(), clock, "gateway-1")
+        ingress = Ingress(
+            Resolver(client),
+            self.store,
+            self.queue,
+            limits or LimitSettings(),
+            clock,
+            "gateway-1",
+        )
         self.invocations = Invocations(ingress, self.waiters, self.store, SLACK)
-        self.activations = Activations(self.store, self.waiters, self.channel, clock)
+        self.activations = Activations(self.store, self.waiters, Cancellation(self.store, self.channel, clock))
 
     async def deploy(self, timeout: float = 5.0, roles: tuple[str, ...] = ("admin",)) -> None:
         config = VersionConfig(invoke_http_roles=roles)
