@@ -8,7 +8,12 @@ from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
-from codesous.control.v1 import alias_service_pb2_grpc, function_service_pb2_grpc, version_service_pb2_grpc
+from codesous.control.v1 import (
+    alias_service_pb2_grpc,
+    function_service_pb2_grpc,
+    mutation_service_pb2_grpc,
+    version_service_pb2_grpc,
+)
 from codesous.gateway.v1 import activation_service_pb2_grpc, invocation_service_pb2_grpc
 
 from cs_cli import failure
@@ -36,6 +41,7 @@ class Api:
         self.functions: Any = function_service_pb2_grpc.FunctionServiceStub(self._channel)
         self.versions: Any = version_service_pb2_grpc.VersionServiceStub(self._channel)
         self.aliases: Any = alias_service_pb2_grpc.AliasServiceStub(self._channel)
+        self.mutations: Any = mutation_service_pb2_grpc.MutationServiceStub(self._channel)
         self.invocations: Any = invocation_service_pb2_grpc.InvocationServiceStub(self._channel)
         self.activations: Any = activation_service_pb2_grpc.ActivationServiceStub(self._channel)
 

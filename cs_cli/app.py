@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cs_cli.commands import auth, config, dlq, http, stack, version
+from cs_cli.commands import audit, auth, config, dlq, http, stack, version
 from cs_cli.commands.fn import app as fn
 
 app = typer.Typer(
@@ -19,5 +19,6 @@ app.command("version")(version.version)
 app.add_typer(fn, name="fn")
 app.add_typer(http.app, name="http")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(audit.app, name="audit")
 app.add_typer(auth.app, name="auth")
 app.add_typer(config.app, name="config")

@@ -7,15 +7,18 @@ from datetime import timedelta
 
 from codesous.control.v1.alias_service_pb2_grpc import add_AliasServiceServicer_to_server
 from codesous.control.v1.function_service_pb2_grpc import add_FunctionServiceServicer_to_server
+from codesous.control.v1.mutation_service_pb2_grpc import add_MutationServiceServicer_to_server
 from codesous.control.v1.version_service_pb2_grpc import add_VersionServiceServicer_to_server
 from prometheus_client import CollectorRegistry
 
 from cs_control.aliases import Aliases
 from cs_control.drafts import Drafts, SyntaxCheck
 from cs_control.functions import Functions
+from cs_control.mutation_reader import MutationReader
 from cs_control.servicers.aliases import AliasServicer
 from cs_control.servicers.functions import FunctionServicer
 from cs_control.servicers.later import LATER
+from cs_control.servicers.mutations import MutationServicer
 from cs_control.servicers.versions import VersionServicer
 from cs_control.versions import Versions
 from cs_core.clock import Clock, SystemClock
@@ -28,13 +31,17 @@ from cs_core.store.bundles import BundleStore
 from cs_core.store.client import KvClient
 from cs_core.store.drafts import DraftStore
 from cs_core.store.functions import FunctionStore
+from cs_core.store.mutation_bell import MutationBell
+from cs_core.store.mutations import MutationLog
 from cs_core.store.versions import VersionStore
 from cs_sandbox import CellPool, PoolSettings
 
 SERVICE = "cs-control"
 
 
-def services_of(settings: Settings, client: KvClient, syntax: SyntaxCheck, clock: Clock) -> list[Service]:
+def services_of(
+    settings: Settings, client: KvClient, syntax: SyntaxCheck, bell: MutationBell, clock: Clock
+) -> list[Service]:
     """Put the services together over a store and something that looks for syntax errors."""
     limits = settings.limits
     functions, aliases = FunctionStore(client), AliasStore(client)
@@ -58,6 +65,11 @@ def services_of(settings: Settings, client: KvClient, syntax: SyntaxCheck, clock
             add_AliasServiceServicer_to_server,
             AliasServicer(Aliases(functions, aliases, clock)),
         ),
+        Service(
+            "codesous.control.v1.MutationService",
+            add_MutationServiceServicer_to_server,
+            MutationServicer(MutationReader(MutationLog(client), bell, limits, clock)),
+        ),
         *LATER,
     ]
 
@@ -67,20 +79,22 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
     stopping = stop_on_signals()
     clock = SystemClock()
     client = KvClient(settings.store.url, settings.store.timeout)
+    bell = MutationBell(client.url)
     # Syntax is looked at where code runs: in jailed cells, a few at a time.
     pool = CellPool(PoolSettings(cells_max=2, spare_cells=1, require_jail=settings.sandbox.require_jail))
     await pool.start()
     server = RpcServer(
         settings,
         Process(SERVICE, instance, clock.now(), settings),
-        services_of(settings, client, pool, clock),
+        services_of(settings, client, pool, bell, clock),
         port=settings.control.port,
         probes={"store": client.ping},
         clock=clock,
         registry=registry,
     )
     try:
-        await server.serve_until(stopping)
+        async with bell.running(stopping):
+            await server.serve_until(stopping)
     finally:
         await pool.close()
         await client.close()

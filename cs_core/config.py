@@ -98,6 +98,10 @@ class LimitSettings(Section):
     async_age: float = Field(21_600.0, gt=0, description="Longest stay of an async request in the queue, in seconds.")
     wait_default: float = Field(30.0, gt=0, description="Wait for an activation when the caller sets none, in seconds.")
     wait_max: float = Field(60.0, gt=0, description="Longest wait for an activation, in seconds.")
+    watch_length: float = Field(
+        3600.0, gt=0, description="Longest watch of mutations before its caller comes back with a cursor, in seconds."
+    )
+    tenant_watches: int = Field(64, gt=0, description="Watches of mutations by one tenant in one process.")
     correlation_slack: float = Field(0.25, ge=0, description="Wait for a result beyond the time limit, in seconds.")
 
 

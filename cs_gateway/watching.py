@@ -63,6 +63,11 @@ class Watched:
     cursor: Cursor
     what: Activation | LogEntry
 
+    @property
+    def kind(self) -> str:
+        """`activation` or `log`."""
+        return "activation" if isinstance(self.what, Activation) else "log"
+
 
 class Watching:
     """Watches activations."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
-from codesous.control.v1 import mutation_service_pb2_grpc, schedule_service_pb2_grpc, worker_binding_service_pb2_grpc
+from codesous.control.v1 import schedule_service_pb2_grpc, worker_binding_service_pb2_grpc
 
 from cs_core.rpc.server import Service
 
@@ -19,10 +19,5 @@ LATER: Final = (
         "codesous.control.v1.WorkerBindingService",
         worker_binding_service_pb2_grpc.add_WorkerBindingServiceServicer_to_server,
         cast("Any", worker_binding_service_pb2_grpc.WorkerBindingServiceServicer)(),
-    ),
-    Service(
-        "codesous.control.v1.MutationService",
-        mutation_service_pb2_grpc.add_MutationServiceServicer_to_server,
-        cast("Any", mutation_service_pb2_grpc.MutationServiceServicer)(),
     ),
 )

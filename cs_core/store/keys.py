@@ -44,6 +44,11 @@ def mutations(tenant: str) -> str:
     return f"cs:{{{tenant}}}:mutations"
 
 
+def mutation_bell() -> str:
+    """Channel that is rung with the tenant's name when something was appended to its mutation log."""
+    return "cs:bell:mutations"
+
+
 def slots(tenant: str, namespace: str, name: str, number: int) -> str:
     """Sorted set of who runs a version now, by the end of their leases."""
     return f"cs:{{{tenant}}}:slots:{namespace}/{name}/{number}"

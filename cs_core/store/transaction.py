@@ -54,6 +54,10 @@ class Transaction:
         """Run a command on the key when every precondition holds."""
         self._writes.append([command, self._key(key), *(self._value(argument) for argument in arguments)])
 
+    def publish(self, channel: str, message: bytes | str) -> None:
+        """Send a message on a channel when every precondition holds. A channel is no key: it has no slot."""
+        self._writes.append(["PUBLISH", 0, self._value(channel), self._value(message)])
+
     async def commit(self, client: KvClient) -> None:
         """Apply all of it, or nothing.
 

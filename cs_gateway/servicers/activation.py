@@ -8,15 +8,14 @@ from datetime import timedelta
 from codesous.gateway.v1 import activation_service_pb2 as pb
 from codesous.gateway.v1.activation_pb2 import Activation
 from codesous.gateway.v1.activation_service_pb2_grpc import ActivationServiceServicer
-from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.duration_pb2 import Duration
 
 from cs_core.config import LimitSettings
 from cs_core.errors import ValidationError
 from cs_core.rpc import paging
 from cs_core.rpc.context import Context
+from cs_core.rpc.event_stream import event_chunk, last_event_id
 from cs_gateway.activations import Activations
-from cs_gateway.event_stream import CONTENT_TYPE, LAST_EVENT_ID, event_of
 from cs_gateway.watching import Watching
 
 LOG_LINES, LOG_LINES_MAX = 500, 5_000
@@ -66,17 +65,10 @@ class ActivationServicer(ActivationServiceServicer):
     async def WatchActivationEvents(
         self, request: pb.WatchActivationEventsRequest, context: Context
     ) -> AsyncIterator[pb.WatchActivationEventsResponse]:
-        cursor = request.cursor or _last_event_id(context)
+        cursor = request.cursor or last_event_id(context)
         async for watched in self._watching.watch(request.tenant, request.activation_id, cursor):
-            chunk = HttpBody(content_type=CONTENT_TYPE, data=event_of(watched))
+            chunk = event_chunk(str(watched.cursor), watched.kind, watched.what)
             yield pb.WatchActivationEventsResponse(chunk=chunk)
-
-
-def _last_event_id(context: Context) -> str:
-    for name, value in context.invocation_metadata() or ():
-        if name == LAST_EVENT_ID:
-            return value if isinstance(value, str) else ""
-    return ""
 
 
 def _wait_of(timeout: Duration | None, limits: LimitSettings) -> timedelta:

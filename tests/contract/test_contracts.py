@@ -16,8 +16,8 @@ from cs_cli.stack.plan import descriptors_path
 from cs_core.iam.access import AccessRuleError, rule_of
 
 ROOT = Path(__file__).parents[2]
-# Its REST form is WatchActivationEvents: a browser reads server-sent events, not a stream of messages.
-REST_BY_ANOTHER = {"WatchActivation"}
+# Their REST forms are Watch...Events: a browser reads server-sent events, not a stream of messages.
+REST_BY_ANOTHER = {"WatchActivation", "WatchMutations"}
 DESCRIPTORS = ROOT / "gen" / "descriptors.binpb"
 INTERNAL_PACKAGES = ("codesous.admin.v1",)
 _PATH_FIELD = re.compile(r"\{([a-z_]+)(?:=[^}]*)?\}")

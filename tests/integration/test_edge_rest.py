@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
+from google.api.httpbody_pb2 import HttpBody
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -247,17 +248,20 @@ async def test_two_request_ids_are_none(edge: Edge) -> None:
     assert edge.seen()[0].header("x-request-id") is None
 
 
-async def test_a_stream_is_an_array(edge: Edge) -> None:
+async def test_a_watch_is_a_stream_of_events(edge: Edge) -> None:
     async def answer(call: Call, _request: Any, _context: Context) -> Any:
         async def messages() -> AsyncIterator[Any]:
             for number in range(3):
-                yield call.output(cursor=str(number))
+                chunk = HttpBody(content_type="text/event-stream", data=f"id: {number}\n\n".encode())
+                yield call.output(chunk=chunk)
 
         return messages()
 
     edge.answer_with(answer)
-    answer_ = await edge.http("GET", "/v1/tenants/t_alpha0/mutations:watch?cursor=c")
-    assert [message["cursor"] for message in answer_.json()] == ["0", "1", "2"]
+    told = await edge.http("GET", "/v1/tenants/t_alpha0/mutations:watch?cursor=c", headers=[("last-event-id", "7-0")])
+    assert (told.header("content-type"), told.body) == ("text/event-stream", b"id: 0\n\nid: 1\n\nid: 2\n\n")
+    call, request = edge.seen()
+    assert (request.tenant, request.cursor, call.header("last-event-id")) == ("t_alpha0", "c", "7-0")
 
 
 async def test_fields_keep_their_names_and_defaults(edge: Edge) -> None:

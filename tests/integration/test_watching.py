@@ -19,10 +19,10 @@ from codesous.type.v1.log_entry_pb2 import LogEntry
 from cs_core.clock import SystemClock, to_timestamp
 from cs_core.errors import NotFoundError, ValidationError
 from cs_core.ids import activation_id
+from cs_core.rpc.event_stream import event_bytes
 from cs_core.store.activations import ActivationStore
 from cs_core.store.client import KvClient
 from cs_core.store.run_logs import RunLogs
-from cs_gateway.event_stream import event_of
 from cs_gateway.watching import Cursor, Watched, Watching
 from tests.support.invocations import Ingress, status_of
 
@@ -121,7 +121,7 @@ async def test_nothing_there_and_another_tenant_are_not_found(ingress: Ingress, 
 
 def test_an_event_is_one_line_of_json_whatever_was_logged() -> None:
     line = LogEntry(message='two\nlines\r and \u2028 "quotes"')
-    event = event_of(Watched(Cursor(2, 1, 7), line)).decode()
+    event = event_bytes(str(Cursor(2, 1, 7)), Watched(Cursor(2, 1, 7), line).kind, line).decode()
     head, kind, data, *rest = event.split("\n")
     assert (head, kind, rest) == ("id: 2.1.7", "event: log", ["", ""])
     assert json.loads(data.removeprefix("data: "))["message"] == line.message

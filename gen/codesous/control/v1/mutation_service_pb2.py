@@ -25,9 +25,11 @@ _sym_db = _symbol_database.Default()
 from codesous.control.v1 import mutation_pb2 as codesous_dot_control_dot_v1_dot_mutation__pb2
 from codesous.type.v1 import options_pb2 as codesous_dot_type_dot_v1_dot_options__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*codesous/control/v1/mutation_service.proto\x12\x13\x63odesous.control.v1\x1a\"codesous/control/v1/mutation.proto\x1a\x1e\x63odesous/type/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\"M\n\x14ListMutationsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"k\n\x15ListMutationsResponse\x12\x39\n\tmutations\x18\x01 \x03(\x0b\x32&.codesous.control.v1.LifecycleMutation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x15WatchMutationsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"b\n\x16WatchMutationsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x38\n\x08mutation\x18\x02 \x01(\x0b\x32&.codesous.control.v1.LifecycleMutation2\xee\x02\n\x0fMutationService\x12\xa6\x01\n\rListMutations\x12).codesous.control.v1.ListMutationsRequest\x1a*.codesous.control.v1.ListMutationsResponse\">\xaa\xcf\x18\x14\x08\x01\x12\x10\x63s:mutation:read\x82\xd3\xe4\x93\x02 \x12\x1e/v1/tenants/{tenant}/mutations\x12\xb1\x01\n\x0eWatchMutations\x12*.codesous.control.v1.WatchMutationsRequest\x1a+.codesous.control.v1.WatchMutationsResponse\"D\xaa\xcf\x18\x14\x08\x01\x12\x10\x63s:mutation:read\x82\xd3\xe4\x93\x02&\x12$/v1/tenants/{tenant}/mutations:watch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*codesous/control/v1/mutation_service.proto\x12\x13\x63odesous.control.v1\x1a\"codesous/control/v1/mutation.proto\x1a\x1e\x63odesous/type/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x01\n\x14ListMutationsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x10\n\x08resource\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"k\n\x15ListMutationsResponse\x12\x39\n\tmutations\x18\x01 \x03(\x0b\x32&.codesous.control.v1.LifecycleMutation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x15WatchMutationsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"b\n\x16WatchMutationsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x38\n\x08mutation\x18\x02 \x01(\x0b\x32&.codesous.control.v1.LifecycleMutation\"<\n\x1aWatchMutationEventsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"B\n\x1bWatchMutationEventsResponse\x12#\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody2\x8c\x04\n\x0fMutationService\x12\xa6\x01\n\rListMutations\x12).codesous.control.v1.ListMutationsRequest\x1a*.codesous.control.v1.ListMutationsResponse\">\xaa\xcf\x18\x14\x08\x01\x12\x10\x63s:mutation:read\x82\xd3\xe4\x93\x02 \x12\x1e/v1/tenants/{tenant}/mutations\x12\x85\x01\n\x0eWatchMutations\x12*.codesous.control.v1.WatchMutationsRequest\x1a+.codesous.control.v1.WatchMutationsResponse\"\x18\xaa\xcf\x18\x14\x08\x01\x12\x10\x63s:mutation:read0\x01\x12\xc7\x01\n\x13WatchMutationEvents\x12/.codesous.control.v1.WatchMutationEventsRequest\x1a\x30.codesous.control.v1.WatchMutationEventsResponse\"K\xaa\xcf\x18\x14\x08\x01\x12\x10\x63s:mutation:read\x82\xd3\xe4\x93\x02-\x12$/v1/tenants/{tenant}/mutations:watchb\x05\x63hunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,15 +39,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MUTATIONSERVICE'].methods_by_name['ListMutations']._loaded_options = None
   _globals['_MUTATIONSERVICE'].methods_by_name['ListMutations']._serialized_options = b'\252\317\030\024\010\001\022\020cs:mutation:read\202\323\344\223\002 \022\036/v1/tenants/{tenant}/mutations'
   _globals['_MUTATIONSERVICE'].methods_by_name['WatchMutations']._loaded_options = None
-  _globals['_MUTATIONSERVICE'].methods_by_name['WatchMutations']._serialized_options = b'\252\317\030\024\010\001\022\020cs:mutation:read\202\323\344\223\002&\022$/v1/tenants/{tenant}/mutations:watch'
-  _globals['_LISTMUTATIONSREQUEST']._serialized_start=165
-  _globals['_LISTMUTATIONSREQUEST']._serialized_end=242
-  _globals['_LISTMUTATIONSRESPONSE']._serialized_start=244
-  _globals['_LISTMUTATIONSRESPONSE']._serialized_end=351
-  _globals['_WATCHMUTATIONSREQUEST']._serialized_start=353
-  _globals['_WATCHMUTATIONSREQUEST']._serialized_end=408
-  _globals['_WATCHMUTATIONSRESPONSE']._serialized_start=410
-  _globals['_WATCHMUTATIONSRESPONSE']._serialized_end=508
-  _globals['_MUTATIONSERVICE']._serialized_start=511
-  _globals['_MUTATIONSERVICE']._serialized_end=877
+  _globals['_MUTATIONSERVICE'].methods_by_name['WatchMutations']._serialized_options = b'\252\317\030\024\010\001\022\020cs:mutation:read'
+  _globals['_MUTATIONSERVICE'].methods_by_name['WatchMutationEvents']._loaded_options = None
+  _globals['_MUTATIONSERVICE'].methods_by_name['WatchMutationEvents']._serialized_options = b'\252\317\030\024\010\001\022\020cs:mutation:read\202\323\344\223\002-\022$/v1/tenants/{tenant}/mutations:watchb\005chunk'
+  _globals['_LISTMUTATIONSREQUEST']._serialized_start=226
+  _globals['_LISTMUTATIONSREQUEST']._serialized_end=432
+  _globals['_LISTMUTATIONSRESPONSE']._serialized_start=434
+  _globals['_LISTMUTATIONSRESPONSE']._serialized_end=541
+  _globals['_WATCHMUTATIONSREQUEST']._serialized_start=543
+  _globals['_WATCHMUTATIONSREQUEST']._serialized_end=598
+  _globals['_WATCHMUTATIONSRESPONSE']._serialized_start=600
+  _globals['_WATCHMUTATIONSRESPONSE']._serialized_end=698
+  _globals['_WATCHMUTATIONEVENTSREQUEST']._serialized_start=700
+  _globals['_WATCHMUTATIONEVENTSREQUEST']._serialized_end=760
+  _globals['_WATCHMUTATIONEVENTSRESPONSE']._serialized_start=762
+  _globals['_WATCHMUTATIONEVENTSRESPONSE']._serialized_end=828
+  _globals['_MUTATIONSERVICE']._serialized_start=831
+  _globals['_MUTATIONSERVICE']._serialized_end=1355
 # @@protoc_insertion_point(module_scope)

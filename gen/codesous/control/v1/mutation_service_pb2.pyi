@@ -5,8 +5,10 @@ Reading the mutation log."""
 
 from codesous.control.v1 import mutation_pb2 as _mutation_pb2
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -21,29 +23,51 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ListMutationsRequest(_message.Message):
-    """Request of ListMutations."""
+    """Request of ListMutations. Of several filters, all must fit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """Tenant. Required."""
     page_size: _builtins.int
     """Most mutations in one answer. Default 50, at most 500."""
     page_token: _builtins.str
     """Where to go on. Empty: from the oldest."""
+    resource: _builtins.str
+    """Only changes of what this names: `NAMESPACE`, or `NAMESPACE/NAME` for one function (its drafts, versions and aliases
+    included), schedule or worker binding. Empty: of everything.
+    """
+    subject: _builtins.str
+    """Only changes by this subject. Empty: by anyone."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only changes at or after this time. Absent: from the oldest."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only changes before this time. Absent: to the newest."""
+
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        resource: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "page_size", b"page_size", "page_token", b"page_token", "resource", b"resource", "start_time", b"start_time", "subject", b"subject", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -88,7 +112,9 @@ class WatchMutationsRequest(_message.Message):
     tenant: _builtins.str
     """Tenant. Required."""
     cursor: _builtins.str
-    """`cursor` of the last answer that was received. Empty: from now on."""
+    """`cursor` of the last answer that was received. `0-0`: from the oldest. Empty: from now on; the first answer then
+    comes at once and holds only the cursor of now.
+    """
     def __init__(
         self,
         *,
@@ -115,7 +141,7 @@ class WatchMutationsResponse(_message.Message):
     """Where this mutation stands in the log."""
     @_builtins.property
     def mutation(self) -> _mutation_pb2.LifecycleMutation:
-        """The mutation."""
+        """The mutation. Absent in the first answer of a watch from now on."""
 
     def __init__(
         self,
@@ -130,3 +156,53 @@ class WatchMutationsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchMutationsResponse: _TypeAlias = WatchMutationsResponse  # noqa: Y015
+
+@_typing.final
+class WatchMutationEventsRequest(_message.Message):
+    """Request of WatchMutationEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Tenant. Required."""
+    cursor: _builtins.str
+    """Where to go on, as in WatchMutationsRequest; the header `Last-Event-ID` says the same."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchMutationEventsRequest: _TypeAlias = WatchMutationEventsRequest  # noqa: Y015
+
+@_typing.final
+class WatchMutationEventsResponse(_message.Message):
+    """A part of the event stream of WatchMutationEvents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def chunk(self) -> _httpbody_pb2.HttpBody:
+        """One or more whole events."""
+
+    def __init__(
+        self,
+        *,
+        chunk: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchMutationEventsResponse: _TypeAlias = WatchMutationEventsResponse  # noqa: Y015

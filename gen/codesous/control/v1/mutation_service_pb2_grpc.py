@@ -28,8 +28,12 @@ if _version_not_supported:
 class MutationServiceStub:
     """What was changed in a tenant, by whom, in order.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`; the log itself is written. Every call fails
-    with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store does not answer.
+    Every change of the control plane is in the tenant's mutation log from the moment it is made, and is relayed from
+    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days);
+    the ledger keeps it for good.
+
+    Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not,
+    and with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
     """
 
     def __init__(self, channel):
@@ -48,24 +52,45 @@ class MutationServiceStub:
                 request_serializer=codesous_dot_control_dot_v1_dot_mutation__service__pb2.WatchMutationsRequest.SerializeToString,
                 response_deserializer=codesous_dot_control_dot_v1_dot_mutation__service__pb2.WatchMutationsResponse.FromString,
                 _registered_method=True)
+        self.WatchMutationEvents = channel.unary_stream(
+                '/codesous.control.v1.MutationService/WatchMutationEvents',
+                request_serializer=codesous_dot_control_dot_v1_dot_mutation__service__pb2.WatchMutationEventsRequest.SerializeToString,
+                response_deserializer=codesous_dot_control_dot_v1_dot_mutation__service__pb2.WatchMutationEventsResponse.FromString,
+                _registered_method=True)
 
 
 class MutationServiceServicer:
     """What was changed in a tenant, by whom, in order.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`; the log itself is written. Every call fails
-    with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store does not answer.
+    Every change of the control plane is in the tenant's mutation log from the moment it is made, and is relayed from
+    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days);
+    the ledger keeps it for good.
+
+    Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not,
+    and with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
     """
 
     def ListMutations(self, request, context):
-        """Lists mutations, oldest first. Fails with `CS_VALIDATION_PAGE_TOKEN` on a foreign page token.
+        """Lists mutations, oldest first. One call looks at 5,000 mutations at most: with a filter, a page may hold less than
+        was asked for, or nothing, and still name a next page. Fails with `CS_VALIDATION_PAGE_TOKEN` on a foreign page token
+        or on one of another filter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchMutations(self, request, context):
-        """Streams mutations as they happen, from a cursor on.
+        """Streams mutations as they happen, each once and in order, from a cursor on. The stream ends, without an error, when
+        the process stops or after an hour: go on from the last cursor that was received.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchMutationEvents(self, request, context):
+        """Does as WatchMutations does, as server-sent events: each has the cursor as its `id`, `mutation` as its `event` (or
+        `cursor`, where there is no mutation), and that message as JSON as its `data`. A client that comes back with
+        `Last-Event-ID` goes on from there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +109,11 @@ def add_MutationServiceServicer_to_server(servicer, server):
                     request_deserializer=codesous_dot_control_dot_v1_dot_mutation__service__pb2.WatchMutationsRequest.FromString,
                     response_serializer=codesous_dot_control_dot_v1_dot_mutation__service__pb2.WatchMutationsResponse.SerializeToString,
             ),
+            'WatchMutationEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchMutationEvents,
+                    request_deserializer=codesous_dot_control_dot_v1_dot_mutation__service__pb2.WatchMutationEventsRequest.FromString,
+                    response_serializer=codesous_dot_control_dot_v1_dot_mutation__service__pb2.WatchMutationEventsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'codesous.control.v1.MutationService', rpc_method_handlers)
@@ -95,8 +125,12 @@ def add_MutationServiceServicer_to_server(servicer, server):
 class MutationService:
     """What was changed in a tenant, by whom, in order.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`; the log itself is written. Every call fails
-    with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store does not answer.
+    Every change of the control plane is in the tenant's mutation log from the moment it is made, and is relayed from
+    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days);
+    the ledger keeps it for good.
+
+    Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not,
+    and with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
     """
 
     @staticmethod
@@ -143,6 +177,33 @@ class MutationService:
             '/codesous.control.v1.MutationService/WatchMutations',
             codesous_dot_control_dot_v1_dot_mutation__service__pb2.WatchMutationsRequest.SerializeToString,
             codesous_dot_control_dot_v1_dot_mutation__service__pb2.WatchMutationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchMutationEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/codesous.control.v1.MutationService/WatchMutationEvents',
+            codesous_dot_control_dot_v1_dot_mutation__service__pb2.WatchMutationEventsRequest.SerializeToString,
+            codesous_dot_control_dot_v1_dot_mutation__service__pb2.WatchMutationEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,8 +29,12 @@ GRPC_VERSION: str
 class MutationServiceStub:
     """What was changed in a tenant, by whom, in order.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`; the log itself is written. Every call fails
-    with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store does not answer.
+    Every change of the control plane is in the tenant's mutation log from the moment it is made, and is relayed from
+    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days);
+    the ledger keeps it for good.
+
+    Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not,
+    and with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
     """
 
     @_typing.overload
@@ -38,29 +42,57 @@ class MutationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MutationServiceAsyncStub: ...
     ListMutations: _grpc.UnaryUnaryMultiCallable[_mutation_service_pb2.ListMutationsRequest, _mutation_service_pb2.ListMutationsResponse]
-    """Lists mutations, oldest first. Fails with `CS_VALIDATION_PAGE_TOKEN` on a foreign page token."""
+    """Lists mutations, oldest first. One call looks at 5,000 mutations at most: with a filter, a page may hold less than
+    was asked for, or nothing, and still name a next page. Fails with `CS_VALIDATION_PAGE_TOKEN` on a foreign page token
+    or on one of another filter.
+    """
     WatchMutations: _grpc.UnaryStreamMultiCallable[_mutation_service_pb2.WatchMutationsRequest, _mutation_service_pb2.WatchMutationsResponse]
-    """Streams mutations as they happen, from a cursor on."""
+    """Streams mutations as they happen, each once and in order, from a cursor on. The stream ends, without an error, when
+    the process stops or after an hour: go on from the last cursor that was received.
+    """
+    WatchMutationEvents: _grpc.UnaryStreamMultiCallable[_mutation_service_pb2.WatchMutationEventsRequest, _mutation_service_pb2.WatchMutationEventsResponse]
+    """Does as WatchMutations does, as server-sent events: each has the cursor as its `id`, `mutation` as its `event` (or
+    `cursor`, where there is no mutation), and that message as JSON as its `data`. A client that comes back with
+    `Last-Event-ID` goes on from there.
+    """
 
 @_typing.type_check_only
 class MutationServiceAsyncStub(MutationServiceStub):
     """What was changed in a tenant, by whom, in order.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`; the log itself is written. Every call fails
-    with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store does not answer.
+    Every change of the control plane is in the tenant's mutation log from the moment it is made, and is relayed from
+    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days);
+    the ledger keeps it for good.
+
+    Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not,
+    and with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListMutations: _aio.UnaryUnaryMultiCallable[_mutation_service_pb2.ListMutationsRequest, _mutation_service_pb2.ListMutationsResponse]  # type: ignore[assignment]
-    """Lists mutations, oldest first. Fails with `CS_VALIDATION_PAGE_TOKEN` on a foreign page token."""
+    """Lists mutations, oldest first. One call looks at 5,000 mutations at most: with a filter, a page may hold less than
+    was asked for, or nothing, and still name a next page. Fails with `CS_VALIDATION_PAGE_TOKEN` on a foreign page token
+    or on one of another filter.
+    """
     WatchMutations: _aio.UnaryStreamMultiCallable[_mutation_service_pb2.WatchMutationsRequest, _mutation_service_pb2.WatchMutationsResponse]  # type: ignore[assignment]
-    """Streams mutations as they happen, from a cursor on."""
+    """Streams mutations as they happen, each once and in order, from a cursor on. The stream ends, without an error, when
+    the process stops or after an hour: go on from the last cursor that was received.
+    """
+    WatchMutationEvents: _aio.UnaryStreamMultiCallable[_mutation_service_pb2.WatchMutationEventsRequest, _mutation_service_pb2.WatchMutationEventsResponse]  # type: ignore[assignment]
+    """Does as WatchMutations does, as server-sent events: each has the cursor as its `id`, `mutation` as its `event` (or
+    `cursor`, where there is no mutation), and that message as JSON as its `data`. A client that comes back with
+    `Last-Event-ID` goes on from there.
+    """
 
 class MutationServiceServicer(metaclass=_abc_1.ABCMeta):
     """What was changed in a tenant, by whom, in order.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`; the log itself is written. Every call fails
-    with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store does not answer.
+    Every change of the control plane is in the tenant's mutation log from the moment it is made, and is relayed from
+    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days);
+    the ledger keeps it for good.
+
+    Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not,
+    and with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
     """
 
     @_abc_1.abstractmethod
@@ -69,7 +101,10 @@ class MutationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mutation_service_pb2.ListMutationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mutation_service_pb2.ListMutationsResponse, _abc.Awaitable[_mutation_service_pb2.ListMutationsResponse]]:
-        """Lists mutations, oldest first. Fails with `CS_VALIDATION_PAGE_TOKEN` on a foreign page token."""
+        """Lists mutations, oldest first. One call looks at 5,000 mutations at most: with a filter, a page may hold less than
+        was asked for, or nothing, and still name a next page. Fails with `CS_VALIDATION_PAGE_TOKEN` on a foreign page token
+        or on one of another filter.
+        """
 
     @_abc_1.abstractmethod
     def WatchMutations(
@@ -77,6 +112,19 @@ class MutationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mutation_service_pb2.WatchMutationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_mutation_service_pb2.WatchMutationsResponse], _abc.AsyncIterator[_mutation_service_pb2.WatchMutationsResponse]]:
-        """Streams mutations as they happen, from a cursor on."""
+        """Streams mutations as they happen, each once and in order, from a cursor on. The stream ends, without an error, when
+        the process stops or after an hour: go on from the last cursor that was received.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchMutationEvents(
+        self,
+        request: _mutation_service_pb2.WatchMutationEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_mutation_service_pb2.WatchMutationEventsResponse], _abc.AsyncIterator[_mutation_service_pb2.WatchMutationEventsResponse]]:
+        """Does as WatchMutations does, as server-sent events: each has the cursor as its `id`, `mutation` as its `event` (or
+        `cursor`, where there is no mutation), and that message as JSON as its `data`. A client that comes back with
+        `Last-Event-ID` goes on from there.
+        """
 
 def add_MutationServiceServicer_to_server(servicer: MutationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
