@@ -18,6 +18,8 @@ from google.protobuf.message import DecodeError
 from cs_sandbox import frames
 from cs_sandbox.cell import BUNDLES_MAX
 from cs_sandbox.job import Diagnostic, HostCalls, JailError, Job, LogEntry, Outcome, SandboxError
+from cs_sandbox.meter import Meter
+from cs_sandbox.result import cut
 from cs_sandbox.run import Run
 from cs_sandbox.zygote_process import CellEnd, ForkedCell
 
@@ -25,6 +27,8 @@ END_WAIT: Final = 0.5
 """Seconds that we wait to be told how a cell ended before we say that we do not know."""
 RECYCLE_WAIT: Final = 2.0
 """Seconds for a cell to clean up after a run."""
+FAULTS_MAX: Final = 100
+FAULT_TEXT_MAX: Final = 1000
 MEMORY_SUSPICION: Final = 0.5
 """A crash with this share of the memory limit resident is taken for exhausted memory."""
 
@@ -70,6 +74,8 @@ class CellProcess(asyncio.Protocol):
         self._run: Run | None = None
         self._last_run = 0
         self._clock: asyncio.TimerHandle | None = None
+        self._meter = Meter()
+        self._pause: asyncio.TimerHandle | None = None
         self._grave: asyncio.Task[None] | None = None
 
     # Life.
@@ -140,6 +146,8 @@ class CellProcess(asyncio.Protocol):
         if self.state is CellState.GONE:
             return
         self._stop_clock()
+        if self._pause is not None:
+            self._pause.cancel()
         if not self._ready.done():
             self._ready.set_exception(SandboxError("a cell died while it started"))
             self._ready.exception()
@@ -200,7 +208,7 @@ class CellProcess(asyncio.Protocol):
         cold = self._last_run == 0
         self._load(job)
         self._last_run += 1
-        run = self._run = Run(job, self._last_run, host, self._send, on_log)
+        run = self._run = Run(job, self._last_run, host, self._send, on_log, self._unread)
         self._set_state(CellState.RUNNING)
         self._start_clock((job.limits.wall + grace).total_seconds(), self._overrun)
         self._send(run.request())
@@ -229,7 +237,7 @@ class CellProcess(asyncio.Protocol):
         self._checked = asyncio.get_running_loop().create_future()
         self._send(frames_pb2.ToCell(check=frames_pb2.CheckSyntax(files=files)))
         async with asyncio.timeout(patience.total_seconds()):
-            return await self._checked
+            return [told for told in await self._checked if told.file in files or not told.file][:FAULTS_MAX]
 
     def _load(self, job: Job) -> None:
         bundle = job.bundle
@@ -248,6 +256,9 @@ class CellProcess(asyncio.Protocol):
     def _send(self, frame: frames_pb2.ToCell) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frames.encode(frame))
+
+    def _unread(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     def _start_clock(self, seconds: float, action: Callable[[], None]) -> None:
         self._stop_clock()
@@ -271,7 +282,9 @@ class CellProcess(asyncio.Protocol):
             for body in self._buffer.feed(data):
                 if self.state is CellState.GONE:
                     return
-                self._dispatch(frames_pb2.FromCell.FromString(body))
+                frame = frames_pb2.FromCell.FromString(body)
+                frame.DiscardUnknownFields()
+                self._dispatch(frame)
         except (frames.FrameError, DecodeError):
             self.kill("breach")
 
@@ -281,6 +294,7 @@ class CellProcess(asyncio.Protocol):
             self._running(frame.log.run_id).log(frame.log)
         elif kind == "host_call":
             self._running(frame.host_call.run_id).host_call(frame.host_call)
+            self._charge(len(frame.host_call.arguments))
         elif kind == "result":
             self._take_result(frame.result)
         elif kind == "idle":
@@ -293,10 +307,26 @@ class CellProcess(asyncio.Protocol):
             self._ready.set_exception(JailError(frame.jail_failure.layer, frame.jail_failure.message))
         elif kind == "check_result" and self._checked is not None and not self._checked.done():
             self._checked.set_result(
-                [Diagnostic(f.file, f.line, f.column, f.message) for f in frame.check_result.faults]
+                [
+                    Diagnostic(f.file, f.line, f.column, cut(f.message, FAULT_TEXT_MAX))
+                    for f in frame.check_result.faults
+                ]
             )
         else:
             raise frames.FrameError(f"an unexpected frame: {kind}")
+
+    def _charge(self, size: int) -> None:
+        """Count a host call; a cell that makes too much work is not read for a while."""
+        loop = asyncio.get_running_loop()
+        debt = self._meter.spend(size + self._meter.call_cost, loop.time())
+        if debt > 0 and self._pause is None and self._transport is not None:
+            self._transport.pause_reading()
+            self._pause = loop.call_later(debt, self._read_on)
+
+    def _read_on(self) -> None:
+        self._pause = None
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _running(self, run_id: int) -> Run:
         if self._run is None or self._run.run_id != run_id:

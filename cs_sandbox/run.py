@@ -28,7 +28,12 @@ from cs_sandbox.job import (
 )
 from cs_sandbox.response import ResponseError, check_response
 
-HOST_VALUE_MAX: Final = 16 * 1024 * 1024
+MIB: Final = 1024 * 1024
+HOST_VALUE_MAX: Final = 16 * MIB
+ARGUMENTS_IN_FLIGHT_MAX: Final = 4 * MIB
+"""Arguments of one run's host calls that are held at a time. As objects they take many times that."""
+UNREAD_MAX: Final = 16 * MIB
+"""Answers that wait until the cell reads them. Above it no call is performed; one that began below may pass it."""
 _METHOD: Final = re.compile(r"[a-z]{1,32}\.[a-z_]{1,32}")
 _logger = logging.getLogger(__name__)
 
@@ -42,6 +47,7 @@ class Run:
         host: performs its host calls.
         send: sends a frame to the cell.
         on_log: called with each line as it comes; must not raise.
+        unread: bytes sent to the cell that it has not read yet.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class Run:
         host: HostCalls,
         send: Callable[[frames_pb2.ToCell], None],
         on_log: Callable[[LogEntry], None] | None,
+        unread: Callable[[], int] = lambda: 0,
     ) -> None:
         self.job = job
         self.run_id = run_id
@@ -60,10 +67,13 @@ class Run:
         self._host = host
         self._send = send
         self._on_log = on_log
+        self._unread = unread
         self._logs: list[LogEntry] = []
         self._log_bytes = 0
         self._log_cut = False
         self._last_call = 0
+        self._argument_bytes = 0
+        self._unheard = 0
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._attempt = int(job.context.get("attempt", 1))
 
@@ -89,13 +99,12 @@ class Run:
 
     def log(self, line: frames_pb2.LogLine) -> None:
         """Take a line, cut to what is left of the limit. Raises `FrameError` when a cell ignores the limit."""
+        if self._log_cut:
+            # A cell counts as we do: the line that crosses the limit is its last.
+            raise FrameError("the cell goes on logging past its limit")
         size = len(line.message.encode()) + LOG_LINE_COST
         self._log_bytes += size
         limit = self.job.limits.log_bytes
-        if self._log_cut:
-            if self._log_bytes > 4 * limit + FROM_CELL_SLACK:
-                raise FrameError("the cell goes on logging past its limit")
-            return
         level = (
             line.level if line.level in log_entry_pb2.LogLevel.values() and line.level else log_entry_pb2.LOG_LEVEL_INFO
         )
@@ -120,26 +129,49 @@ class Run:
             raise FrameError("a host call with an id or a method that cannot be")
         if len(self._calls) >= self.job.limits.host_calls_in_flight:
             raise FrameError("more host calls in flight than allowed")
+        self._count_unheard()
         self._last_call = call.call_id
         task = asyncio.get_running_loop().create_task(self._perform(call))
         self._calls[call.call_id] = task
 
+    def _count_unheard(self) -> None:
+        """Answers come in order: a cell that keeps the rules reads what is in its way before it can ask this often."""
+        self._unheard = self._unheard + 1 if self._unread() >= UNREAD_MAX else 0
+        if self._unheard > 2 * self.job.limits.host_calls_in_flight:
+            raise FrameError("the cell asks and does not read the answers")
+
     async def _perform(self, call: frames_pb2.HostCall) -> None:
         answer = frames_pb2.HostCallResult(run_id=self.run_id, call_id=call.call_id)
+        size = len(call.arguments)
+        self._argument_bytes += size
         try:
-            value = await self._host.call(call.method, _arguments(call.arguments))
-            answer.value = b"" if value is None else json.dumps(value).encode()
-            if len(answer.value) > HOST_VALUE_MAX:
-                raise HostCallError("CS_VALIDATION_TOO_LARGE", f"{call.method}: the answer is too large")  # noqa: TRY301
+            answer.value = await self._value(call, size)
         except HostCallError as fault:
             answer.error.CopyFrom(InvocationError(reason=fault.reason, message=fault.message))
         except Exception:
             _logger.exception("host call %s failed", call.method)
             answer.error.CopyFrom(InvocationError(reason="CS_INTERNAL", message=f"{call.method} failed"))
+        finally:
+            self._argument_bytes -= size
         # Out of the table before the answer leaves: the guest may call again at once.
         self._calls.pop(call.call_id, None)
         if not self.outcome.done():
             self._send(frames_pb2.ToCell(host_result=answer))
+
+    async def _value(self, call: frames_pb2.HostCall, size: int) -> bytes:
+        """What the call gives, as JSON; empty for none. Raises `HostCallError`."""
+        unread = HostCallError("CS_RATE_LIMITED", f"{call.method}: too many answers wait to be read")
+        if self._argument_bytes > max(size, ARGUMENTS_IN_FLIGHT_MAX):
+            raise HostCallError("CS_RATE_LIMITED", f"{call.method}: the calls in flight have too large arguments")
+        if self._unread() >= UNREAD_MAX:
+            raise unread
+        value = await self._host.call(call.method, _arguments(call.arguments))
+        raw = b"" if value is None else json.dumps(value).encode()
+        if len(raw) > HOST_VALUE_MAX:
+            raise HostCallError("CS_VALIDATION_TOO_LARGE", f"{call.method}: the answer is too large")
+        if self._unread() + len(raw) > UNREAD_MAX + HOST_VALUE_MAX:
+            raise unread
+        return raw
 
     def finish(self, frame: frames_pb2.RunResult) -> None:
         """Take the cell's result. Raises `FrameError` when it is not what a cell may send."""
@@ -160,7 +192,7 @@ class Run:
             check_response(frame.response)
         except ResponseError as fault:
             raise FrameError(f"a response that breaks a rule: {fault}") from None
-        self.settle(ActivationStatus.ACTIVATION_STATUS_SUCCESS, response=frame.response, peak=frame.peak_memory_bytes)
+        self.settle(ActivationStatus.ACTIVATION_STATUS_SUCCESS, response=frame.response, peak=self._peak(frame))
 
     def _fail(self, frame: frames_pb2.RunResult) -> None:
         error = frame.error
@@ -169,7 +201,12 @@ class Run:
         if error.reason == result.TIMEOUT:
             self.time_out()
         else:
-            self.settle(ActivationStatus.ACTIVATION_STATUS_ERROR, error=error, peak=frame.peak_memory_bytes)
+            # Only what a cell may say: whether running again helps is not its to judge.
+            told = result.error(error.reason, error.message, error.type, error.stack)
+            self.settle(ActivationStatus.ACTIVATION_STATUS_ERROR, error=told, peak=self._peak(frame))
+
+    def _peak(self, frame: frames_pb2.RunResult) -> int:
+        return min(frame.peak_memory_bytes, self.job.limits.memory_bytes)
 
     def time_out(self) -> None:
         """End the run as TIMEOUT."""
@@ -209,13 +246,10 @@ class Run:
             )
 
 
-FROM_CELL_SLACK: Final = 4 * 1024 * 1024
-
-
 def _arguments(raw: bytes) -> list[Any]:
     """The arguments of a host call. Lone surrogates, which no store takes, become U+FFFD."""
     try:
-        found = json.loads(raw)
+        found = json.loads(raw, parse_constant=_refuse_constant)
         if b"\\u" in raw:
             text = json.dumps(found, ensure_ascii=False)
             found = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
@@ -224,3 +258,7 @@ def _arguments(raw: bytes) -> list[Any]:
     if not isinstance(found, list):
         raise HostCallError("CS_VALIDATION_MALFORMED", "the arguments are not a list")
     return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

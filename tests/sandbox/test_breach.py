@@ -1,18 +1,31 @@
 """A cell that breaks the protocol is killed, and what it claimed is not believed."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
 from datetime import timedelta
 
 import pytest
-from codesous.cell.v1.frames_pb2 import FromCell, HostCall, Idle, LogLine, Ready, RunResult, ToCell
+from codesous.cell.v1.frames_pb2 import (
+    CheckResult,
+    FromCell,
+    HostCall,
+    Idle,
+    LogLine,
+    Ready,
+    RunResult,
+    SyntaxFault,
+    ToCell,
+)
 from codesous.type.v1.activation_status_pb2 import ACTIVATION_STATUS_ERROR
 from codesous.type.v1.function_response_pb2 import FunctionResponse
 from codesous.type.v1.invocation_error_pb2 import InvocationError
 
-from cs_sandbox.cell_process import CellProcess, CellState
+from cs_sandbox import meter
+from cs_sandbox import run as supervised
+from cs_sandbox.cell_process import FAULT_TEXT_MAX, FAULTS_MAX, CellProcess, CellState
 from cs_sandbox.frames import FrameBuffer, encode
 from cs_sandbox.local import LocalHostCalls
 from cs_sandbox.zygote_process import CellEnd, ForkedCell
@@ -45,34 +58,214 @@ BREACHES = {
         for n in range(1, 100)
     ),
     "a flood of lines": encode(FromCell(log=LogLine(run_id=1, message="x" * (1 << 20)))) * 12,
+    "a line after the cut": encode(FromCell(log=LogLine(run_id=1, message="x" * (1 << 20)))) * 2,
+    "a flood of empty lines": encode(FromCell(log=LogLine(run_id=1))) * ((1 << 15) + 2),
+    "the answer to a check that nobody asked for": encode(FromCell(check_result=CheckResult())),
+    "a jail that fails late": encode(FromCell(jail_failure={"layer": "seccomp"})),
+    "two results": encode(FromCell(result=RunResult(run_id=1, error=InvocationError(reason="CS_NO_SUCH")))),
+    "half a frame, then another": (100).to_bytes(4, "big") + b"\x0a" * 100,
 }
+
+
+class FakeCell:
+    """The far end of a supervisor's connection, held by the test instead of a cell."""
+
+    def __init__(self, cell, far, process):
+        self.cell = cell
+        self.far = far
+        self.process = process
+        self.seen = []
+        self._frames = FrameBuffer(64 << 20)
+
+    async def send(self, *frames):
+        loop = asyncio.get_running_loop()
+        for frame in frames:
+            await loop.sock_sendall(self.far, frame if isinstance(frame, bytes) else encode(FromCell(**frame)))
+
+    async def read(self, kind):
+        """Read frames until one of a kind came."""
+        while True:
+            for number, frame in enumerate(self.seen):
+                if frame.WhichOneof("frame") == kind:
+                    del self.seen[number]
+                    return frame
+            data = await asyncio.get_running_loop().sock_recv(self.far, 65536)
+            assert data, "the supervisor closed the connection"
+            self.seen += [ToCell.FromString(body) for body in self._frames.feed(data)]
+
+    async def died(self):
+        await asyncio.to_thread(self.process.wait)
+        self.cell.ended(CellEnd(self.process.returncode, 0))
+
+
+@contextlib.asynccontextmanager
+async def fake_cell():
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    with subprocess.Popen(["sleep", "60"]) as process, theirs:
+        cell = CellProcess(ForkedCell(process.pid, os.pidfd_open(process.pid), ours), lambda _: None)
+        fake = FakeCell(cell, theirs, process)
+        await fake.send({"ready": Ready(layers=["seccomp"])})
+        await cell.connect(timedelta(seconds=5))
+        try:
+            yield fake
+        finally:
+            cell.kill("close")
+
+
+@contextlib.asynccontextmanager
+async def fake_run(job, host=None, wall=10.0):
+    async with fake_cell() as fake:
+        fake.cell.tenant = "t_test01"
+        fake.cell.reserve()
+        asked = fake.cell.run(
+            job("export default 1", wall=wall), host or LocalHostCalls(), None, None, timedelta(milliseconds=100)
+        )
+        task = asyncio.create_task(asked)
+        await fake.read("run")
+        try:
+            yield fake, task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.mark.parametrize("breach", BREACHES.values(), ids=BREACHES)
 async def test_a_breach_kills_the_cell_and_fails_the_run(breach, job):
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    theirs.setblocking(False)
-    loop = asyncio.get_running_loop()
-    with subprocess.Popen(["sleep", "60"]) as process, theirs:
-        cell = CellProcess(ForkedCell(process.pid, os.pidfd_open(process.pid), ours), lambda _: None)
-        await loop.sock_sendall(theirs, encode(FromCell(ready=Ready(layers=["seccomp"]))))
-        await cell.connect(timedelta(seconds=5))
-        cell.tenant = "t_test01"
-        cell.reserve()
-        run = asyncio.create_task(
-            cell.run(job("export default 1"), LocalHostCalls(), None, None, timedelta(milliseconds=100))
-        )
-        seen = FrameBuffer(1 << 20)
-        kinds = []
-        while "run" not in kinds:
-            kinds += [ToCell.FromString(b).WhichOneof("frame") for b in seen.feed(await loop.sock_recv(theirs, 65536))]
-        sending = asyncio.create_task(loop.sock_sendall(theirs, breach))
-        await asyncio.to_thread(process.wait)
-        cell.ended(CellEnd(process.returncode, 0))
+    async with fake_run(job) as (fake, run):
+        sending = asyncio.create_task(fake.send(breach))
+        await fake.died()
         outcome = await run
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
-    assert (outcome.status, outcome.error.reason) == (ACTIVATION_STATUS_ERROR, "CS_RUNTIME_CRASH")
-    assert not outcome.error.retryable
-    assert (cell.state, cell.kill_reason) == (CellState.GONE, "breach")
+        assert (outcome.status, outcome.error.reason) == (ACTIVATION_STATUS_ERROR, "CS_RUNTIME_CRASH")
+        assert not outcome.error.retryable
+        assert (fake.cell.state, fake.cell.kill_reason) == (CellState.GONE, "breach")
+
+
+async def test_a_cell_cannot_have_its_run_repeated_or_claim_what_it_did_not_use(job):
+    async with fake_run(job) as (fake, run):
+        error = InvocationError(reason="CS_RUNTIME_EXCEPTION", message="m", type="T", stack="s", retryable=True)
+        await fake.send({"result": RunResult(run_id=1, error=error, peak_memory_bytes=2**64 - 1)})
+        outcome = await run
+    assert outcome.error == InvocationError(reason="CS_RUNTIME_EXCEPTION", message="m", type="T", stack="s")
+    assert outcome.peak_memory == 128 << 20
+
+
+async def test_fields_that_the_contract_does_not_have_are_dropped(job):
+    smuggled = FunctionResponse.FromString(FINE.SerializeToString() + b"\xd2\x05\x04evil")
+    assert b"evil" in smuggled.SerializeToString()
+    async with fake_run(job) as (fake, run):
+        await fake.send({"result": RunResult(run_id=1, response=smuggled)})
+        outcome = await run
+    assert outcome.response.SerializeToString() == FINE.SerializeToString()
+
+
+class Answers:
+    """Host calls that answer at once, and count."""
+
+    def __init__(self, size=0):
+        self.value = "x" * size
+        self.count = 0
+
+    async def call(self, method, arguments):
+        self.count += 1
+        return self.value
+
+
+def host_call(number, arguments=b'["k"]'):
+    return encode(FromCell(host_call=HostCall(run_id=1, call_id=number, method="kv.get", arguments=arguments)))
+
+
+async def ask_on(fake, arguments=b'["k"]'):
+    """Make one host call after the other, each when the one before is done with; the most bytes that were unread."""
+    most = 0
+    for number in range(1, 1 << 20):
+        try:
+            await fake.send(host_call(number, arguments))
+        except OSError:
+            break
+        while (run := fake.cell._run) is not None and (run._last_call < number or run._calls):
+            await asyncio.sleep(0)
+        most = max(most, fake.cell._unread())
+    return most
+
+
+async def test_a_cell_that_asks_and_never_reads_is_killed_before_its_answers_fill_the_memory(job):
+    answers = Answers(1 << 20)
+    async with fake_run(job, answers, wall=40.0) as (fake, run):
+        asking = asyncio.create_task(ask_on(fake))
+        await fake.died()
+        outcome = await run
+        most = await asking
+    assert fake.cell.kill_reason == "breach"
+    assert outcome.error.reason == "CS_RUNTIME_CRASH"
+    assert 10 << 20 < most <= supervised.UNREAD_MAX + (2 << 20)
+
+
+async def test_arguments_in_flight_are_bounded_and_one_call_of_any_size_is_let_in(job):
+    class Never:
+        def __init__(self):
+            self.held = 0
+
+        async def call(self, method, arguments):
+            self.held += 1
+            await asyncio.Event().wait()
+
+    never = Never()
+    large = b'["' + b"x" * (1 << 20) + b'"]'
+    async with fake_run(job, never) as (fake, run):
+        for number in range(1, 12):
+            await fake.send(host_call(number, large))
+        refused = [(await fake.read("host_result")).host_result.error.reason for _ in range(8)]
+        assert refused == ["CS_RATE_LIMITED"] * 8
+        assert never.held == 3
+        run.cancel()
+
+
+def test_an_allowance_refills_with_time_and_tells_the_debt():
+    allowance = meter.Meter(rate=10, burst=100)
+    assert allowance.spend(100, 50.0) == 0
+    assert allowance.spend(20, 50.0) == 2
+    assert allowance.spend(0, 51.0) == 1
+    assert allowance.spend(10, 53.0) == 0
+    assert allowance.spend(101, 1000.0) == pytest.approx(0.1)
+
+
+async def calls_within(job, seconds, monkeypatch, rate):
+    monkeypatch.setattr("cs_sandbox.cell_process.Meter", lambda: meter.Meter(rate=rate, burst=64 << 10))
+    answers = Answers()
+    async with fake_run(job, answers, wall=seconds) as (fake, run):
+        asking = asyncio.create_task(ask_on(fake, b"[]"))
+
+        async def read():
+            while not run.done():
+                await fake.read("host_result")
+
+        reading = asyncio.create_task(read())
+        await run
+        fake.process.wait()
+        reading.cancel()
+        asking.cancel()
+        await asyncio.gather(reading, asking, return_exceptions=True)
+    return answers.count
+
+
+async def test_a_flood_of_host_calls_is_slowed_down_for_everybodys_sake(job, monkeypatch):
+    slowed = await calls_within(job, 1.0, monkeypatch, rate=64 << 10)
+    assert 60 <= slowed <= 64 + 80
+    # The control: with an allowance that is never used up, the same flood goes through.
+    assert await calls_within(job, 1.0, monkeypatch, rate=1 << 40) > 2 * slowed
+
+
+async def test_what_a_check_says_is_cut_and_names_only_files_that_were_asked_about(job):
+    faults = [SyntaxFault(file=file, line=1, column=1, message="x" * 5000) for file in ("../evil", "a.js") * 200]
+    async with fake_cell() as fake:
+        checking = asyncio.create_task(fake.cell.check_syntax({"a.js": b"("}, timedelta(seconds=5)))
+        await fake.read("check")
+        await fake.send({"check_result": CheckResult(faults=faults)})
+        told = await checking
+    assert {fault.file for fault in told} == {"a.js"}
+    assert len(told) == FAULTS_MAX
+    assert {len(fault.message) for fault in told} == {FAULT_TEXT_MAX}
