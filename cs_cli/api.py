@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import grpc
 from codesous.control.v1 import (
+    access_service_pb2_grpc,
     alias_service_pb2_grpc,
     function_service_pb2_grpc,
     mutation_service_pb2_grpc,
@@ -42,6 +43,7 @@ class Api:
         self.versions: Any = version_service_pb2_grpc.VersionServiceStub(self._channel)
         self.aliases: Any = alias_service_pb2_grpc.AliasServiceStub(self._channel)
         self.mutations: Any = mutation_service_pb2_grpc.MutationServiceStub(self._channel)
+        self.access: Any = access_service_pb2_grpc.AccessServiceStub(self._channel)
         self.invocations: Any = invocation_service_pb2_grpc.InvocationServiceStub(self._channel)
         self.activations: Any = activation_service_pb2_grpc.ActivationServiceStub(self._channel)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import timedelta
 
+from codesous.control.v1.access_service_pb2_grpc import add_AccessServiceServicer_to_server
 from codesous.control.v1.alias_service_pb2_grpc import add_AliasServiceServicer_to_server
 from codesous.control.v1.function_service_pb2_grpc import add_FunctionServiceServicer_to_server
 from codesous.control.v1.mutation_service_pb2_grpc import add_MutationServiceServicer_to_server
@@ -15,6 +16,7 @@ from cs_control.aliases import Aliases
 from cs_control.drafts import Drafts, SyntaxCheck
 from cs_control.functions import Functions
 from cs_control.mutation_reader import MutationReader
+from cs_control.servicers.access import AccessServicer
 from cs_control.servicers.aliases import AliasServicer
 from cs_control.servicers.functions import FunctionServicer
 from cs_control.servicers.later import LATER
@@ -23,6 +25,7 @@ from cs_control.servicers.versions import VersionServicer
 from cs_control.versions import Versions
 from cs_core.clock import Clock, SystemClock
 from cs_core.config import Settings
+from cs_core.iam.policy import Policy
 from cs_core.rpc.admin import Process
 from cs_core.rpc.process import run_process
 from cs_core.rpc.server import RpcServer, Service, stop_on_signals
@@ -69,6 +72,11 @@ def services_of(
             "codesous.control.v1.MutationService",
             add_MutationServiceServicer_to_server,
             MutationServicer(MutationReader(MutationLog(client), bell, limits, clock)),
+        ),
+        Service(
+            "codesous.control.v1.AccessService",
+            add_AccessServiceServicer_to_server,
+            AccessServicer(Policy(settings.iam.role_actions)),
         ),
         *LATER,
     ]

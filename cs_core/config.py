@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic import ValidationError as PydanticError
+
+from cs_core.iam.grants import parse_grant
 
 _PREFIX = "CS_"
 KIB = 1024
@@ -61,12 +63,24 @@ class IamSettings(Section):
     role_actions: dict[str, list[str]] = Field(
         default_factory=lambda: {
             "admin": ["cs:*"],
-            "developer": ["cs:function:*", "cs:alias:*", "cs:activation:*", "cs:schedule:*", "cs:worker:*"],
+            "developer": [
+                *(f"cs:function:{verb}" for verb in ("create", "read", "upload", "publish", "delete", "undelete")),
+                *("cs:alias:*", "cs:activation:*", "cs:schedule:*", "cs:worker:*"),
+            ],
             "viewer": ["cs:*:read"],
-            "*": ["cs:function:invoke"],
+            "*": ["cs:function:invoke", "cs:access:explain"],
         },
-        description="Action patterns by role; `*` is every authenticated principal.",
+        description="What roles may do: `ACTION` or `ACTION on cs:TENANT:NAMESPACE:KIND/NAME`, with `*` for any text"
+        " and `{tenant}` for the caller's own. The role `*` is every authenticated principal.",
     )
+
+    @field_validator("role_actions")
+    @classmethod
+    def _check_role_actions(cls, given: dict[str, list[str]]) -> dict[str, list[str]]:
+        for entries in given.values():
+            for entry in entries:
+                parse_grant(entry)
+        return given
 
 
 class LimitSettings(Section):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from codesous.control.v1 import (
+    access_service_pb2,
     alias_service_pb2,
     function_service_pb2,
     mutation_service_pb2,
@@ -54,6 +55,7 @@ CONTROL_SERVICES = tuple(
         schedule_service_pb2,
         worker_binding_service_pb2,
         mutation_service_pb2,
+        access_service_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
 )

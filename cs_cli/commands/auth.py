@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from cs_cli import login as logins
+from cs_cli.commands import access
 from cs_cli.login import Login
 from cs_cli.options import DataDir, Json
 from cs_cli.output import OUT
 
-app = typer.Typer(help="Log in, and make tokens for development.", no_args_is_help=True)
+app = typer.Typer(help="Log in, ask what you may do, and make tokens for development.", no_args_is_help=True)
+app.command("can")(access.can)
 
 
 @app.command()
@@ -47,6 +49,9 @@ def dev_token(
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     data_dir: DataDir = None,
     subject: Annotated[str, typer.Option("--subject", help="Subject of the token.")] = "dev",
+    scope: Annotated[
+        list[str] | None, typer.Option("--scope", help="Action that the token is narrowed to; may be repeated.")
+    ] = None,
     ttl_hours: Annotated[float, typer.Option("--ttl-hours", min=0.01, max=8760, help="Life of the token.")] = 24,
     json: Json = False,
 ) -> None:
@@ -55,7 +60,7 @@ def dev_token(
     from cs_cli.stack.folders import find_data_dir
 
     roles = [*role, *(more or [])]
-    token = identity.mint(find_data_dir(data_dir), tenant, roles, subject, timedelta(hours=ttl_hours))
+    token = identity.mint(find_data_dir(data_dir), tenant, roles, subject, timedelta(hours=ttl_hours), scope or [])
     if OUT.json_asked:
         OUT.data({"token": token, "tenant": tenant, "roles": roles})
     else:

@@ -11,6 +11,8 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
+from cs_core.iam.grants import resource_part
+
 _PLACE = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -32,8 +34,8 @@ class MethodRule:
     def resource_of(self, request: Message, tenant: str) -> str:
         """Name what a request acts on: `cs:{tenant}:` and the filled-in template."""
         if not self.resource:
-            return f"cs:{tenant}:*"
-        filled = _PLACE.sub(lambda place: str(getattr(request, place[1])), self.resource)
+            return f"cs:{tenant}:*:*"
+        filled = _PLACE.sub(lambda place: resource_part(getattr(request, place[1])), self.resource)
         return f"cs:{tenant}:{filled}"
 
 

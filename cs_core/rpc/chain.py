@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
+import structlog
 from google.protobuf.message import DecodeError
 
 from cs_core.errors import CodeSousError, NotFoundError, UnimplementedError, ValidationError
@@ -25,6 +26,7 @@ from cs_core.rpc.interceptors.errors import Failure, abort, failure_of
 
 if TYPE_CHECKING:
     _Handler = grpc.RpcMethodHandler[Any, Any]
+_log = structlog.get_logger(__name__)
 _EXEMPT = ("/grpc.health.", "/grpc.reflection.", "/grpc.channelz.")
 
 
@@ -54,6 +56,10 @@ class CallChain(grpc.aio.ServerInterceptor):
             return self._unknown
         if path.startswith(_EXEMPT):
             return handler
+        if path not in self._rules:
+            # Added to the server and not declared to it: nobody could say who may call it, so nobody can.
+            _log.error("a method without an access rule is not served", method=path)
+            return self._unknown
         self._wrapped[path] = wrapped = self._wrap(path, handler)
         return wrapped
 

@@ -65,6 +65,7 @@ def test_the_contracts_have_the_services_of_the_platform() -> None:
         "codesous.control.v1.ScheduleService",
         "codesous.control.v1.WorkerBindingService",
         "codesous.control.v1.MutationService",
+        "codesous.control.v1.AccessService",
         "codesous.gateway.v1.InvocationService",
         "codesous.gateway.v1.ActivationService",
         "codesous.gateway.v1.WebService",

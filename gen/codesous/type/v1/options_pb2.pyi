@@ -58,7 +58,8 @@ class AccessRule(_message.Message):
     """The action that the caller's roles must allow, for example `cs:function:publish`."""
     resource: _builtins.str
     """The resource acted on, as a template over request fields, for example `{namespace}:function/{function}`. The
-    interceptor puts `cs:{tenant}:` in front of it. Empty: the tenant itself, `cs:{tenant}:*`.
+    interceptor puts `cs:{tenant}:` in front of it, and percent signs for what no name may hold. Empty: the tenant
+    itself, `cs:{tenant}:*:*`.
     """
     def __init__(
         self,
