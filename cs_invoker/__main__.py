@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from prometheus_client import CollectorRegistry
@@ -26,6 +28,7 @@ from cs_invoker.bundle_cache import BundleCache
 from cs_invoker.cells import list_cells
 from cs_invoker.code import StoredCode
 from cs_invoker.metrics import Metrics
+from cs_invoker.renewal import Lessors
 from cs_sandbox import CellPool, PoolSettings
 
 SERVICE = "cs-invoker-pool"
@@ -35,6 +38,11 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
     """Serve until told to stop."""
     stopping = stop_on_signals()
     clock, limits, sandbox = SystemClock(), settings.limits, settings.sandbox
+
+    def open_activations(client: KvClient) -> ActivationStore:
+        ttl = timedelta(seconds=limits.activation_ttl)
+        return ActivationStore(client, settings.store.partitions, clock, ttl)
+
     client = KvClient(settings.store.url, settings.store.timeout)
     queue = open_queue(settings, client)
     metrics = Metrics(registry)
@@ -52,12 +60,21 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
     cache = BundleCache(
         settings.invoker.bundle_cache_count, settings.invoker.bundle_cache_bytes, metrics.count_bundle_lookup
     )
+
+    @asynccontextmanager
+    async def open_lessors() -> AsyncIterator[Lessors]:
+        renewing = KvClient(settings.store.url, settings.store.timeout)
+        renewing_queue = open_queue(settings, renewing)
+        try:
+            yield Lessors(open_activations(renewing), renewing_queue, SlotStore(renewing))
+        finally:
+            await renewing_queue.close()
+            await renewing.close()
+
     invoker = assemble(
         settings,
         Backends(
-            activations=ActivationStore(
-                client, settings.store.partitions, clock, timedelta(seconds=limits.activation_ttl)
-            ),
+            activations=open_activations(client),
             slots=SlotStore(client),
             queue=queue,
             channel=KvResultChannel(client),
@@ -66,6 +83,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
             user_kv=UserKvStore(client, limits.kv_value_bytes),
             metrics=metrics,
             clock=clock,
+            open_lessors=open_lessors,
         ),
         instance,
     )

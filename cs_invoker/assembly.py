@@ -29,6 +29,7 @@ from .kv_provider import StoredKv
 from .lease import Leases, Lengths
 from .metrics import Metrics
 from .permits import Permits
+from .renewal import OpenLessors, RenewalThread
 from .results import Sizes
 from .runner import Cells, Code, Runner
 from .slots import Slots
@@ -40,7 +41,7 @@ RETRY_DELAY = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """What an invoker stands on."""
+    """What an invoker stands on. `open_lessors` is called in the loop of the thread that renews leases."""
 
     activations: ActivationStore
     slots: SlotStore
@@ -51,6 +52,7 @@ class Backends:
     user_kv: UserKvStore
     metrics: Metrics
     clock: Clock
+    open_lessors: OpenLessors
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,11 @@ class Invoker:
     consumer: Consumer
     inflight: Inflight
     cancellations: Cancellations
+    renewal: RenewalThread
 
     async def run(self) -> None:
         """Process messages until `stop`, then drain. Raises nothing that a store or a function causes."""
-        async with self.cancellations.listen(self.instance):
+        async with self.renewal.running(), self.cancellations.listen(self.instance):
             await self.consumer.run()
 
     def stop(self) -> None:
@@ -80,9 +83,10 @@ def assemble(settings: Settings, backends: Backends, instance: str, *, at_gap: A
     inflight = Inflight(backends.clock, backends.metrics.set_inflight)
     conclusion = Conclusion(backends.queue, backends.channel, backends.clock, patience=lengths.message)
     slots = Slots(backends.slots, lengths.record, random.Random())  # noqa: S311 - jitter, not a secret
+    renewal = RenewalThread(backends.open_lessors, lengths)
     parts = Parts(
         activations=backends.activations,
-        leases=Leases(backends.activations, backends.queue, slots, lengths),
+        leases=Leases(backends.activations, renewal),
         slots=slots,
         conclusion=conclusion,
         runner=_runner(settings, backends),
@@ -93,11 +97,17 @@ def assemble(settings: Settings, backends: Backends, instance: str, *, at_gap: A
     policy = Policy(lengths, settings.codeq.max_deliveries, RETRY_DELAY, settings.limits.log_bytes)
     execution = Execution(parts, policy, instance, at_gap=at_gap)
     intake = Intake(
-        INVOKE, BATCH, RECEIVE_WAIT, settings.invoker.partition_share, grace=timedelta(seconds=settings.rpc.drain_grace)
+        INVOKE,
+        BATCH,
+        RECEIVE_WAIT,
+        settings.invoker.partition_share,
+        grace=timedelta(seconds=settings.rpc.drain_grace),
+        outage=lengths.record - lengths.renewal,
+        settle=lengths.renewal,
     )
     permits = Permits(settings.invoker.concurrency)
     consumer = Consumer(backends.queue, permits, intake, execution.process, conclusion.hand_back)
-    return Invoker(instance, consumer, inflight, Cancellations(backends.channel, inflight))
+    return Invoker(instance, consumer, inflight, Cancellations(backends.channel, inflight), renewal)
 
 
 def _runner(settings: Settings, backends: Backends) -> Runner:

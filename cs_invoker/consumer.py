@@ -5,7 +5,8 @@ cannot start stays in the queue for others. One partition takes a share of the p
 fills its own partitions, and there are permits left for the messages of all others. A receive is never cancelled,
 because messages that it has just leased would be lost until their leases end: stopping waits for it (at most `wait`),
 and what it brings after that is handed back at once. A failing receive is tried again with jittered backoff: the loop
-recovers by itself when the store comes back.
+recovers by itself when the store comes back. After an outage that leases may not have outlived, nothing is received
+until whoever runs something has had the time to renew: else it would be taken for dead, and run twice.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ class Intake:
     """Part of the permits that the messages of one partition may hold."""
     grace: timedelta
     """How long handlers may go on after a stop before they are cancelled."""
+    outage: timedelta
+    """An outage of the queue that is longer than this may have ended leases of what runs."""
+    settle: timedelta
+    """After such an outage, time for renewals before anything is received."""
 
 
 class Consumer:
@@ -87,7 +92,7 @@ class Consumer:
             await self._drain()
 
     async def _receive(self, group: asyncio.TaskGroup) -> None:
-        backoff = Backoff()
+        backoff, away = Backoff(), _Outage()
         while not self._stopped.is_set():
             await self._going.wait()
             free = await self._permits.wait_free()
@@ -97,12 +102,20 @@ class Consumer:
             # No bell tells that a partition has room again, so while one is full the wait is short.
             wait = FULL_WAIT if self._any_full() else self._intake.wait
             try:
+                if away.seconds > self._intake.outage.total_seconds():
+                    await self._queue.ping()
+                    _log.info("the queue is back; leases are renewed first")
+                    away.end()
+                    await self._pause(self._intake.settle.total_seconds())
+                    continue
                 deliveries = await self._queue.receive(self._intake.topic, limit=limit, wait=wait, room=self._room)
             except UnavailableError as error:
+                away.begin()
                 pause = backoff.next()
                 _log.warning("nothing can be received, trying again", reason=error.reason, wait_seconds=round(pause, 3))
                 await self._pause(pause)
                 continue
+            away.end()
             backoff.reset()
             for delivery in deliveries:
                 self._start(group, delivery)
@@ -143,3 +156,23 @@ class Consumer:
         _, late = await asyncio.wait(self._work, timeout=self._intake.grace.total_seconds())
         for task in late:
             task.cancel()
+
+
+class _Outage:
+    """How long the queue has been away."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self._since is None else asyncio.get_running_loop().time() - self._since
+
+    def begin(self) -> None:
+        """It did not answer; it may have been away before."""
+        if self._since is None:
+            self._since = asyncio.get_running_loop().time()
+
+    def end(self) -> None:
+        """It answers."""
+        self._since = None

@@ -41,7 +41,7 @@ from .conclusion import Conclusion
 from .gaps import AtGap, Gap, pass_gap
 from .inflight import Inflight
 from .job import DEFAULT_MAX_CONCURRENCY, expired
-from .lease import LeaseKeeper, LeaseLostError, Leases, Lengths
+from .lease import Holding, LeaseLostError, Leases, Lengths
 from .log_sink import LogSink
 from .messages import BadMessageError, open_request
 from .metrics import Metrics
@@ -50,6 +50,10 @@ from .runner import Ran, Runner
 from .slots import Slots
 
 _log = structlog.get_logger(__name__)
+
+# Record and message are written in one pipeline, in this order, but a server that was restarted knows no scripts: then
+# the record may come after the message, by a round trip of its publisher.
+_MISSING_DELIVERIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +151,16 @@ class Execution:
         await self._at_gap(Gap.RECEIVED, request.activation_id)
         if expired(request, self._parts.clock.now()) and await self._expire(delivery, request):
             return
+        if self._parts.inflight.runs(request.function.tenant, request.activation_id):
+            # After an outage, both leases of what runs here may have ended, and the next receive brings it back to us.
+            await self._parts.conclusion.put_back(delivery, self._policy.leases.record)
+            return
         owner = f"{self._instance}/{message_id()}"
-        version = await self._parts.runner.find(request.function)
+        version = await persist(
+            "find version",
+            lambda: self._parts.runner.find(request.function),
+            within=self._policy.leases.record,
+        )
         if version is None:
             await self._begin(delivery, request, owner, None)
             return
@@ -178,6 +190,8 @@ class Execution:
             case "busy":
                 # At the end of the other's lease: it is renewed until then, done, or free to be taken over.
                 await self._parts.conclusion.put_back(delivery, begun.busy_for)
+            case _ if delivery.deliveries < _MISSING_DELIVERIES:
+                await self._parts.conclusion.put_back(delivery, self._policy.retry_delay)
             case _:
                 await self._parts.conclusion.bury(delivery, results.REASON_MISSING, "the activation has no record")
 
@@ -197,16 +211,16 @@ class Execution:
 
     async def _own(self, delivery: Delivery, request: InvocationRequest, held: Held) -> None:
         """Run and finish an activation that is ours now."""
-        lengths = self._policy.leases
-        with self._parts.inflight.hold(request, held.owner, lengths.record) as entry:
-            lease = self._parts.leases.of(delivery, request, held.owner, on_renewed=entry.extend)
+        leases = self._parts.leases
+        with self._parts.inflight.hold(request, held.owner, self._policy.leases.record) as entry:
+            holding = Holding(delivery, request, held.owner, on_renewed=entry.extend, on_cancel=entry.cancel.set)
             try:
-                ended = await LeaseKeeper(lease, lengths).hold(self._run_and_finish(request, held, entry.cancel))
+                ended = await leases.hold(holding, self._run_and_finish(request, held, entry.cancel))
             except asyncio.CancelledError:
-                await lease.release()
+                await leases.release(holding)
                 raise
             except CrashedRunError:
-                await lease.lapse()
+                await leases.lapse(holding)
                 raise
         if isinstance(ended, Again):
             await self._parts.conclusion.put_back(delivery, ended.wait)
@@ -217,8 +231,12 @@ class Execution:
         self, request: InvocationRequest, held: Held, cancel: asyncio.Event
     ) -> InvocationResult | Again:
         await self._at_gap(Gap.BEGUN, request.activation_id)
-        if held.begun.crashes >= self._policy.max_deliveries:
-            ran, logs = self._give_up(request, held.begun), NO_LOGS
+        if held.begun.cancel:
+            # Asked to stop while another owner had it, who did not live to do so.
+            ran, logs = self._not_run(request, held.begun, results.REASON_CANCELLED, held.begun.cancel), NO_LOGS
+        elif held.begun.crashes >= self._policy.max_deliveries:
+            message = f"what ran the activation died {held.begun.crashes} times; it is not run again"
+            ran, logs = self._not_run(request, held.begun, results.REASON_CRASH, message), NO_LOGS
         else:
             ran, logs = await self._run(request, held, cancel)
             if ran.crashed and held.begun.crashes + 1 < self._policy.max_deliveries:
@@ -243,11 +261,9 @@ class Execution:
             logs = await sink.close()
         return ran, logs
 
-    def _give_up(self, request: InvocationRequest, begun: Begun) -> Ran:
-        message = f"what ran the activation died {begun.crashes} times; it is not run again"
+    def _not_run(self, request: InvocationRequest, begun: Begun, reason: str, message: str) -> Ran:
         now = self._parts.clock.now()
-        result = results.of_failure(request, results.REASON_CRASH, message, now=now, attempt=begun.attempt - 1)
-        return Ran(result, crashed=True)
+        return Ran(results.of_failure(request, reason, message, now=now, attempt=begun.attempt - 1))
 
     async def _finish_or_retry(
         self, request: InvocationRequest, held: Held, result: InvocationResult, logs: RunLogs

@@ -36,11 +36,16 @@ class Inflight:
     def __init__(self, clock: Clock, on_change: Callable[[int], None] = lambda _count: None) -> None:
         """`on_change` is told the number of entries after each change."""
         self._entries: dict[str, Entry] = {}
+        self._held: set[tuple[str, str]] = set()
         self._clock = clock
         self._on_change = on_change
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def runs(self, tenant: str, activation_id: str) -> bool:
+        """Whether this process holds the activation now."""
+        return (tenant, activation_id) in self._held
 
     @contextmanager
     def hold(self, request: InvocationRequest, owner: str, lease: timedelta) -> Iterator[Entry]:
@@ -48,11 +53,13 @@ class Inflight:
         now = self._clock.now
         entry = Entry(request.function.tenant, request.activation_id, owner, now() + lease, now)
         self._entries[owner] = entry
+        self._held.add((entry.tenant, entry.activation_id))
         self._on_change(len(self._entries))
         try:
             yield entry
         finally:
             del self._entries[owner]
+            self._held.discard((entry.tenant, entry.activation_id))
             self._on_change(len(self._entries))
 
     def cancel(self, owner: str) -> bool:

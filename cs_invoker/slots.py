@@ -13,13 +13,15 @@ from codesous.type.v1.function_ref_pb2 import FunctionRef
 from cs_core.errors import UnavailableError
 from cs_core.store.slots import SlotStore
 
+from .persistence import persist
+
 _log = structlog.get_logger(__name__)
 
 _FIRST_WAIT, _LONGEST_WAIT = timedelta(milliseconds=25), timedelta(milliseconds=500)
 
 
 class Slots:
-    """The slots of all versions, for this process."""
+    """The slots of all versions, for this process. What is held is renewed with the activation's other leases."""
 
     def __init__(self, store: SlotStore, lease: timedelta, source: random.Random) -> None:
         self._store = store
@@ -28,17 +30,16 @@ class Slots:
 
     @asynccontextmanager
     async def hold(self, ref: FunctionRef, owner: str, most: int) -> AsyncIterator[bool]:
-        """Hold one of `most` slots for the length of the block; gives False when all are taken."""
-        taken = await self._store.take(ref, owner, most, self._lease)
+        """Hold one of `most` slots for the length of the block; gives False when all are taken.
+
+        While the store is away, taking is tried for the length of the lease; then raises UnavailableError.
+        """
+        taken = await persist("take slot", lambda: self._store.take(ref, owner, most, self._lease), within=self._lease)
         try:
             yield taken
         finally:
             if taken:
                 await self._give_back(ref, owner)
-
-    async def renew(self, ref: FunctionRef, owner: str) -> None:
-        """Hold the slot for longer. Raises UnavailableError."""
-        await self._store.renew(ref, owner, self._lease)
 
     def wait_after(self, deliveries: int) -> timedelta:
         """How long a message waits that found no slot at this delivery: longer each time, so that many cost little."""

@@ -49,8 +49,9 @@ class SubmitOutcome:
 class Begun:
     """What became of a begin.
 
-    `run`: it is the caller's; `attempt` counts this run, `crashes` the runs since the last retry whose owner died, and
-    `retries` the runs that failed and were tried again. `busy`: another owner holds it, or it waits to be tried again,
+    `run`: it is the caller's; `attempt` counts this run, `crashes` the runs since the last retry whose owner died,
+    `retries` the runs that failed and were tried again, and `cancel` says why it is to be ended instead of run, if it
+    is. `busy`: another owner holds it, or it waits to be tried again,
     for `busy_for` more. `done`: it is terminal, with `result`. `missing`: there is no record.
     """
 
@@ -58,8 +59,17 @@ class Begun:
     attempt: int = 0
     crashes: int = 0
     retries: int = 0
+    cancel: str = ""
     busy_for: timedelta = timedelta(0)
     result: InvocationResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """Whether a lease is still the owner's, and why its run is to be stopped (empty: it goes on)."""
+
+    owned: bool
+    cancel: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +164,10 @@ class ActivationStore:
         return SubmitOutcome(created=False)
 
     async def begin(self, tenant: str, activation_id: str, owner: str, lease: timedelta) -> Begun:
-        """Take an activation to run it: QUEUED (and due), or RUNNING with an expired lease, becomes the caller's."""
+        """Take an activation to run it: QUEUED (and due), or RUNNING with an expired lease, becomes the caller's.
+
+        May be repeated by the same owner when the answer was lost.
+        """
         reply = await self._client.script(
             _BEGIN,
             [self._record(tenant, activation_id)],
@@ -162,7 +175,13 @@ class ActivationStore:
         )
         match reply[0]:
             case b"run":
-                return Begun("run", attempt=int(reply[1]), crashes=int(reply[2]), retries=int(reply[3]))
+                return Begun(
+                    "run",
+                    attempt=int(reply[1]),
+                    crashes=int(reply[2]),
+                    retries=int(reply[3]),
+                    cancel=reply[4].decode(),
+                )
             case b"busy":
                 return Begun("busy", busy_for=timedelta(milliseconds=int(reply[1])))
             case b"done":
@@ -170,12 +189,12 @@ class ActivationStore:
             case _:
                 return Begun("missing")
 
-    async def renew(self, tenant: str, activation_id: str, owner: str, lease: timedelta) -> bool:
-        """Hold the lease for `lease` from now; False when it is no longer the owner's."""
+    async def renew(self, tenant: str, activation_id: str, owner: str, lease: timedelta) -> Renewal:
+        """Hold the lease for `lease` from now, if it is still the owner's."""
         reply = await self._client.script(
             _RENEW, [self._record(tenant, activation_id)], [owner, int(lease.total_seconds() * 1000)]
         )
-        return bool(reply[0] == 1)
+        return Renewal(owned=reply[0] == 1, cancel=reply[1].decode())
 
     async def release(self, tenant: str, activation_id: str, owner: str) -> bool:
         """Hand a running activation back to wait for another owner; False when it is no longer the owner's."""

@@ -9,7 +9,9 @@ from types import TracebackType
 
 import redis.asyncio
 import redis.exceptions
+import structlog
 
+_log = structlog.get_logger(__name__)
 _RETRY_FIRST = 0.05
 _RETRY_LAST = 1.0
 _CANCEL_AGAIN = 0.1
@@ -21,7 +23,7 @@ class Listener:
     Args:
         url: address of the server.
         channels: what to listen on.
-        on_message: called with channel and payload, in the event loop; must not raise.
+        on_message: called with channel and payload, in the event loop. What it raises is logged and goes no further.
         on_gap: called after each (re)subscription: what was sent before it is lost.
     """
 
@@ -64,7 +66,7 @@ class Listener:
                         if message is None:
                             continue
                         if message["type"] == "message":
-                            self._on_message(message["channel"].decode(), message["data"])
+                            self._give(message["channel"].decode(), message["data"])
                         elif message["type"] == "subscribe":
                             left -= 1
                             if left == 0:
@@ -75,3 +77,10 @@ class Listener:
                 self.subscribed.clear()
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
                 wait = min(wait * 2, _RETRY_LAST)
+
+    def _give(self, channel: str, payload: bytes) -> None:
+        """Hand a message on. Anyone who reaches the server can send one: a bad one must not end the listening."""
+        try:
+            self._on_message(channel, payload)
+        except Exception:  # noqa: BLE001 - see above
+            _log.exception("a message could not be taken", channel=channel)

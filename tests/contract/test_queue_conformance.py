@@ -20,6 +20,7 @@ from cs_core.codeq.kv import KvResultChannel
 from cs_core.codeq.memory import MemoryQueue, MemoryResultChannel
 from cs_core.errors import UnavailableError
 from cs_core.store.client import KvClient
+from cs_core.store.keys import results_channel
 from cs_core.store.pubsub import Listener
 from tests.support.consumers import PARTITIONS, TOPIC, open_queue
 from tests.support.redis_server import RedisServer
@@ -423,6 +424,32 @@ async def test_what_was_published_outlives_the_server() -> None:
         await queue.close()
         await client.close()
         server.close()
+
+
+async def test_dead_letters_leave_no_key_for_ever(redis_url: str) -> None:
+    client = KvClient(redis_url)
+    queue = open_queue(client, lease=LEASE)
+    try:
+        (message_id,) = await _bury(queue, 1, 0)
+        assert await queue.note_redrive(TOPIC, f"0.1{message_id}", "a1")
+        found = await client.call("KEYS", "*dlq*")
+        assert len(found) == 3
+        lives = [await client.call("PTTL", key) for key in found]
+    finally:
+        await queue.close()
+        await client.close()
+    assert all(0 < life <= timedelta(days=14).total_seconds() * 1000 for life in lives)
+
+
+async def test_a_message_that_cannot_be_read_does_not_end_the_listening(kv: KvClient) -> None:
+    channel = KvResultChannel(kv)
+    received: list[str] = []
+    subscribed = asyncio.Event()
+    async with channel.listen("i1", lambda envelope: received.append(envelope.message_id), subscribed.set):
+        await asyncio.wait_for(subscribed.wait(), 20)
+        await kv.call("PUBLISH", results_channel("i1"), b"\xff no envelope")
+        await channel.push("i1", Envelope(message_id="good"))
+        await wait_until(lambda: received == ["good"])
 
 
 async def test_a_listener_can_be_closed_at_any_moment_of_its_start(redis_url: str) -> None:

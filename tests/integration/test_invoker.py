@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -186,6 +187,48 @@ async def test_a_cancelled_activation_in_the_queue_does_not_run(ingress: Ingress
         await ingress.emptied()
     record = await ingress.ended(activation)
     assert (status_of(record), record.attempt) == ("CANCELLED", 0)
+
+
+async def test_a_cancel_that_nobody_was_told_of_stops_the_run_at_the_next_renewal(
+    ingress: Ingress, invoker: None
+) -> None:
+    forever = "export default async () => { await new Promise((end) => setTimeout(end, 60000)) }"
+    ref = await ingress.put_version("forever", forever, timeout=timedelta(seconds=60))
+    activation = await ingress.invoke(ref)
+
+    async def running() -> bool:
+        record = await ingress.activations.get(ingress.tenant, activation)
+        return record is not None and status_of(record) == "RUNNING"
+
+    await wait_until(running)
+    assert (await ingress.activations.cancel(ingress.tenant, activation, "enough")).kind == "running"
+    record = await ingress.ended(activation)
+    assert (status_of(record), record.error.reason) == ("CANCELLED", "CS_RUNTIME_CANCELLED")
+
+
+async def test_what_was_cancelled_while_a_dead_owner_had_it_is_not_run(ingress: Ingress, redis_url: str) -> None:
+    ref = await ingress.put_version("hello", HELLO)
+    activation = await ingress.invoke(ref, {"name": "x"})
+    await ingress.activations.begin(ingress.tenant, activation, "dead/1", timedelta(milliseconds=50))
+    await ingress.activations.cancel(ingress.tenant, activation, "enough")
+    async with running_invoker(make_settings(redis_url)):
+        record = await ingress.ended(activation)
+        await ingress.emptied()
+    assert (status_of(record), record.error.message, record.attempt) == ("CANCELLED", "enough", 2)
+    assert not record.HasField("response")
+
+
+async def test_a_record_that_comes_after_its_message_is_run(ingress: Ingress, invoker: None) -> None:
+    ref = await ingress.put_version("hello", HELLO)
+    request = ingress.make_request(ref, {"name": "late"})
+    await ingress.publish(request)
+
+    async def put_back() -> bool:
+        return any(part.delayed for part in (await ingress.queue.depth(INVOKE)).partitions.values())
+
+    await wait_until(put_back)
+    await ingress.activations.submit(request, hashlib.sha256(request.event).digest())
+    assert status_of(await ingress.ended(request.activation_id)) == "SUCCESS"
 
 
 async def test_keys_are_shared_between_activations_within_the_capabilities(ingress: Ingress, invoker: None) -> None:

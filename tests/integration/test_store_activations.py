@@ -116,7 +116,7 @@ async def test_an_expired_lease_is_taken_over_and_the_zombies_finish_is_refused(
     await wait_until(taken_over)
     refused = await store.finish(result(activation_id, ERROR), "zombie/1")
     assert (refused.accepted, refused.result) == (False, None)
-    assert not await store.renew(TENANT, activation_id, "zombie/1", LEASE)
+    assert not (await store.renew(TENANT, activation_id, "zombie/1", LEASE)).owned
     assert (await store.finish(result(activation_id, body="heir"), "heir/1")).accepted
     late = await store.finish(result(activation_id, ERROR), "zombie/1")
     assert not late.accepted
@@ -145,7 +145,7 @@ async def test_nothing_leaves_a_terminal_state(store: ActivationStore, clock: Ma
 async def test_a_renewed_lease_is_not_taken_over(store: ActivationStore, clock: ManualClock) -> None:
     activation_id = await queued(store, clock)
     await store.begin(TENANT, activation_id, "a/1", SHORT)
-    assert await store.renew(TENANT, activation_id, "a/1", LEASE)
+    assert (await store.renew(TENANT, activation_id, "a/1", LEASE)).owned
     assert (await store.begin(TENANT, activation_id, "b/1", LEASE)).busy_for > SHORT
 
 
@@ -157,6 +157,25 @@ async def test_without_an_owner_only_what_has_not_started_is_finished(
     assert (await store.finish(result(waiting, ERROR), "")).accepted
     assert not (await store.finish(result(running, ERROR), "")).accepted
     assert await status(store, running) == "RUNNING"
+
+
+async def test_a_begin_whose_answer_was_lost_is_no_crash_and_no_other_run(
+    store: ActivationStore, clock: ManualClock
+) -> None:
+    activation_id = await queued(store, clock)
+    first = await store.begin(TENANT, activation_id, "a/1", LEASE)
+    assert await store.begin(TENANT, activation_id, "a/1", LEASE) == first
+    assert (first.attempt, first.crashes) == (1, 0)
+    assert (await store.begin(TENANT, activation_id, "b/1", LEASE)).kind == "busy"
+
+
+async def test_whoever_renews_or_takes_over_is_told_of_a_cancel(store: ActivationStore, clock: ManualClock) -> None:
+    activation_id = await queued(store, clock)
+    await store.begin(TENANT, activation_id, "a/1", LEASE)
+    assert (await store.renew(TENANT, activation_id, "a/1", LEASE)).cancel == ""
+    await store.cancel(TENANT, activation_id, "enough")
+    assert (await store.renew(TENANT, activation_id, "a/1", timedelta(0))).cancel == "enough"
+    assert (await store.begin(TENANT, activation_id, "b/1", LEASE)).cancel == "enough"
 
 
 async def test_a_cancel_races_a_begin_and_one_of_them_wins(store: ActivationStore, clock: ManualClock) -> None:

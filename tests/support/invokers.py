@@ -29,6 +29,7 @@ from cs_invoker.bundle_cache import BundleCache
 from cs_invoker.code import StoredCode
 from cs_invoker.gaps import AtGap, Gap, pass_gap
 from cs_invoker.metrics import Metrics
+from cs_invoker.renewal import Lessors
 from cs_sandbox import CellPool, PoolSettings
 from tests.support.invocations import PARTITIONS
 
@@ -65,6 +66,15 @@ async def running_invoker(
         timedelta(seconds=settings.codeq.lease),
         timedelta(seconds=settings.codeq.poll_interval),
     )
+
+    @asynccontextmanager
+    async def open_lessors() -> AsyncIterator[Lessors]:
+        renewing = KvClient(settings.store.url)
+        store = ActivationStore(renewing, settings.store.partitions, clock, timedelta(days=7))
+        lease, poll = (timedelta(seconds=length) for length in (settings.codeq.lease, settings.codeq.poll_interval))
+        yield Lessors(store, KvQueue(renewing, settings.store.partitions, lease, poll), SlotStore(renewing))
+        await renewing.close()
+
     backends = Backends(
         activations=ActivationStore(client, settings.store.partitions, clock, timedelta(days=7)),
         slots=SlotStore(client),
@@ -75,6 +85,7 @@ async def running_invoker(
         user_kv=UserKvStore(client, settings.limits.kv_value_bytes),
         metrics=metrics,
         clock=clock,
+        open_lessors=open_lessors,
     )
     if pool is None:
         await cells.start()

@@ -17,4 +17,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', now - tonumber(
 end
 redis.call('HSET', KEYS[5], ARGV[1], ARGV[3])
 redis.call('ZADD', KEYS[6], now, ARGV[1])
+for position = 5, 7 do
+  redis.call('PEXPIRE', KEYS[position], ARGV[4])
+end
 return 1
