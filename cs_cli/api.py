@@ -14,6 +14,7 @@ from codesous.control.v1 import (
     function_service_pb2_grpc,
     mutation_service_pb2_grpc,
     version_service_pb2_grpc,
+    worker_binding_service_pb2_grpc,
 )
 from codesous.gateway.v1 import activation_service_pb2_grpc, invocation_service_pb2_grpc
 
@@ -44,6 +45,7 @@ class Api:
         self.aliases: Any = alias_service_pb2_grpc.AliasServiceStub(self._channel)
         self.mutations: Any = mutation_service_pb2_grpc.MutationServiceStub(self._channel)
         self.access: Any = access_service_pb2_grpc.AccessServiceStub(self._channel)
+        self.workers: Any = worker_binding_service_pb2_grpc.WorkerBindingServiceStub(self._channel)
         self.invocations: Any = invocation_service_pb2_grpc.InvocationServiceStub(self._channel)
         self.activations: Any = activation_service_pb2_grpc.ActivationServiceStub(self._channel)
 

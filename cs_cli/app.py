@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cs_cli.commands import audit, auth, config, dlq, http, stack, version
+from cs_cli.commands import audit, auth, cadence, config, dlq, http, stack, version
 from cs_cli.commands.fn import app as fn
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ stack.add_commands(app)
 app.command("version")(version.version)
 app.add_typer(fn, name="fn")
 app.add_typer(http.app, name="http")
+app.add_typer(cadence.app, name="cadence")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(audit.app, name="audit")
 app.add_typer(auth.app, name="auth")

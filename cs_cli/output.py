@@ -32,6 +32,8 @@ _STYLES = {
     "not_serving": "red",
     "stopped": "red",
     "failed": "red",
+    "failing": "red",
+    "paused": "yellow",
 }
 
 

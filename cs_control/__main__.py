@@ -10,6 +10,7 @@ from codesous.control.v1.alias_service_pb2_grpc import add_AliasServiceServicer_
 from codesous.control.v1.function_service_pb2_grpc import add_FunctionServiceServicer_to_server
 from codesous.control.v1.mutation_service_pb2_grpc import add_MutationServiceServicer_to_server
 from codesous.control.v1.version_service_pb2_grpc import add_VersionServiceServicer_to_server
+from codesous.control.v1.worker_binding_service_pb2_grpc import add_WorkerBindingServiceServicer_to_server
 from prometheus_client import CollectorRegistry
 
 from cs_control.aliases import Aliases
@@ -22,7 +23,9 @@ from cs_control.servicers.functions import FunctionServicer
 from cs_control.servicers.later import LATER
 from cs_control.servicers.mutations import MutationServicer
 from cs_control.servicers.versions import VersionServicer
+from cs_control.servicers.worker_bindings import WorkerBindingServicer
 from cs_control.versions import Versions
+from cs_control.worker_bindings import WorkerBindings
 from cs_core.clock import Clock, SystemClock
 from cs_core.config import Settings
 from cs_core.iam.policy import Policy
@@ -36,7 +39,11 @@ from cs_core.store.drafts import DraftStore
 from cs_core.store.functions import FunctionStore
 from cs_core.store.mutation_bell import MutationBell
 from cs_core.store.mutations import MutationLog
+from cs_core.store.resolve import Resolver
 from cs_core.store.versions import VersionStore
+from cs_core.store.worker_bindings import WorkerBindingStore
+from cs_core.store.worker_index import WorkerIndex
+from cs_core.store.worker_reports import WorkerReportStore
 from cs_sandbox import CellPool, PoolSettings
 
 SERVICE = "cs-control"
@@ -77,6 +84,18 @@ def services_of(
             "codesous.control.v1.AccessService",
             add_AccessServiceServicer_to_server,
             AccessServicer(Policy(settings.iam.role_actions)),
+        ),
+        Service(
+            "codesous.control.v1.WorkerBindingService",
+            add_WorkerBindingServiceServicer_to_server,
+            WorkerBindingServicer(
+                WorkerBindings(
+                    WorkerBindingStore(client, WorkerIndex(client, settings.store.partitions)),
+                    WorkerReportStore(client, clock),
+                    Resolver(client),
+                    clock,
+                )
+            ),
         ),
         *LATER,
     ]

@@ -148,6 +148,23 @@ class InvokerSettings(ProcessSettings):
     bundle_cache_bytes: int = Field(256 * MIB, ge=MIB, description="Bytes of bundles kept in memory.")
 
 
+class CadenceSettings(Section):
+    """The Cadence server whose activity tasks worker bindings serve."""
+
+    target: str = Field("", description="Frontend's gRPC address, host:port; empty: none, and bindings fail.")
+    tls: bool = Field(False, description="Speak TLS, trusting the system's certificate authorities.")
+    caller: str = Field("code-sous", description="Name of the caller in the headers of each call.")
+    poll_timeout: float = Field(60.0, gt=1, le=300, description="Length of a long poll, in seconds.")
+    call_timeout: float = Field(10.0, gt=0, le=60, description="Longest wait for the answer of a call, in seconds.")
+    polls: int = Field(2, ge=1, le=64, description="Long polls of one worker binding at once, in one poller.")
+    heartbeat_interval: float = Field(
+        0.5, gt=0, le=60, description="Shortest time between two heartbeats of one task, in seconds."
+    )
+    late_answers: float = Field(
+        60.0, ge=0, description="How long an answer is tried after Cadence gave the task up, in seconds."
+    )
+
+
 class SandboxSettings(Section):
     """Cells."""
 
@@ -187,6 +204,7 @@ class Settings(Section):
     scheduler: ProcessSettings = Field(default_factory=ProcessSettings)
     poller: ProcessSettings = Field(default_factory=ProcessSettings)
     invoker: InvokerSettings = Field(default_factory=InvokerSettings)
+    cadence: CadenceSettings = Field(default_factory=CadenceSettings)
 
     def redacted(self) -> dict[str, Any]:
         """The tree as plain data, secrets and passwords in addresses hidden."""

@@ -112,6 +112,15 @@ class CorrelationTimeoutError(CodeSousError):
         )
 
 
+class CadenceRefusedError(CodeSousError):
+    """The Cadence server refused a call; the same call will be refused again."""
+
+    def __init__(self, message: str, *, missing: bool = False) -> None:
+        """`missing` tells that what the call names (a domain, a task, a workflow) is not there (any more)."""
+        super().__init__("CS_CADENCE_REFUSED", message)
+        self.missing = missing
+
+
 class UnimplementedError(CodeSousError):
     """Declared by the contracts and not implemented by this release."""
 

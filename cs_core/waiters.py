@@ -8,7 +8,7 @@ the channel and on a slow timer: a lost push costs a delay, never a result.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import structlog
@@ -30,12 +30,19 @@ class Waiters:
     """Everyone in this process who waits for the end of an activation."""
 
     def __init__(
-        self, activations: ActivationStore, channel: ResultChannel, instance: str, recheck: float = RECHECK
+        self,
+        activations: ActivationStore,
+        channel: ResultChannel,
+        instance: str,
+        recheck: float = RECHECK,
+        on_other: Callable[[Envelope], None] = lambda _envelope: None,
     ) -> None:
+        """`on_other` is given what arrives on this instance's channel and is no result."""
         self._activations = activations
         self._channel = channel
         self._instance = instance
         self._recheck = recheck
+        self._on_other = on_other
         self._waiting: dict[_Key, set[asyncio.Future[InvocationResult]]] = {}
         self._gap = asyncio.Event()
 
@@ -56,7 +63,7 @@ class Waiters:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listen, and look at records, for the length of the block."""
-        async with self._channel.listen(self._instance, self._take, self._gap.set):
+        async with self._channel.listen(self._instance, self.take, self._gap.set):
             looking = asyncio.create_task(self._look(), name="waiters")
             try:
                 yield
@@ -69,9 +76,12 @@ class Waiters:
         """Activations that are waited for."""
         return len(self._waiting)
 
-    def _take(self, envelope: Envelope) -> None:
+    def take(self, envelope: Envelope) -> None:
+        """Look at what arrived on a channel."""
         if envelope.WhichOneof("body") == "invocation_result":
             self._resolve(envelope.invocation_result)
+        else:
+            self._on_other(envelope)
 
     def _resolve(self, result: InvocationResult) -> None:
         for future in self._waiting.get((result.tenant, result.activation_id), ()):

@@ -21,10 +21,10 @@ from typing import Any
 
 import structlog
 
+from cs_core.backoff import Backoff
 from cs_core.codeq import Delivery, Queue
 from cs_core.errors import UnavailableError
 
-from .backoff import Backoff
 from .permits import Permits
 
 _log = structlog.get_logger(__name__)

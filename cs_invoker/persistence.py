@@ -9,9 +9,8 @@ from typing import TypeVar
 
 import structlog
 
+from cs_core.backoff import Backoff
 from cs_core.errors import UnavailableError
-
-from .backoff import Backoff
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")

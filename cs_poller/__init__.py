@@ -1,4 +1,1 @@
-"""cs-cadence-poller: polls Cadence for activity tasks.
-
-In this release the process is there, healthy and administered, and has no work yet.
-"""
+"""cs-cadence-poller: polls Cadence for activity tasks, has functions run for them, and answers each once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AsyncExitStack
 
 from prometheus_client import CollectorRegistry
 
@@ -10,9 +11,11 @@ from cs_core.clock import SystemClock
 from cs_core.codeq.open import open_queue
 from cs_core.config import Settings
 from cs_core.rpc.admin import Process
+from cs_core.rpc.cadence import CadenceConnection
 from cs_core.rpc.process import run_process
 from cs_core.rpc.server import RpcServer, stop_on_signals
 from cs_core.store.client import KvClient
+from cs_poller.assembly import assemble
 
 SERVICE = "cs-cadence-poller"
 
@@ -21,22 +24,29 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
     """Serve until told to stop."""
     stopping = stop_on_signals()
     clock = SystemClock()
-    client = KvClient(settings.store.url, settings.store.timeout)
-    queue = open_queue(settings, client)
-    server = RpcServer(
-        settings,
-        Process(SERVICE, instance, clock.now(), settings, queue=queue),
-        [],
-        port=settings.poller.port,
-        probes={"store": client.ping, "codeq": queue.ping},
-        clock=clock,
-        registry=registry,
-    )
-    try:
-        await server.serve_until(stopping)
-    finally:
-        await queue.close()
-        await client.close()
+    async with AsyncExitStack() as stack:
+        client = KvClient(settings.store.url, settings.store.timeout)
+        stack.push_async_callback(client.close)
+        queue = open_queue(settings, client)
+        stack.push_async_callback(queue.close)
+        cadence = settings.cadence
+        connection = (
+            await stack.enter_async_context(CadenceConnection(cadence.target, cadence.caller, tls=cadence.tls))
+            if cadence.target
+            else None
+        )
+        poller = assemble(settings, client, queue, connection, clock, instance, registry)
+        server = RpcServer(
+            settings,
+            Process(SERVICE, instance, clock.now(), settings, queue=queue, inflight=lambda: poller.inflight),
+            [],
+            port=settings.poller.port,
+            probes={"store": client.ping, "codeq": queue.ping},
+            clock=clock,
+            registry=registry,
+        )
+        async with poller.running():
+            await server.serve_until(stopping)
 
 
 def main() -> int:

@@ -28,6 +28,9 @@ def up(
     example: Annotated[
         Path | None, typer.Option("--example", help="Folder of a function to deploy and call once.")
     ] = None,
+    with_cadence: Annotated[
+        bool, typer.Option("--with-cadence", help="Bring a stand-in for a Cadence server up too, with the domain demo.")
+    ] = False,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
@@ -38,9 +41,9 @@ def up(
 
     folders = Folders(find_data_dir(data_dir))
     if detach:
-        start_detached(folders, port, example)
+        start_detached(folders, port, example, with_cadence=with_cadence)
     else:
-        foreground.run(folders, port, example)
+        foreground.run(folders, port, example, with_cadence=with_cadence)
 
 
 def down(data_dir: DataDir = None, json: Json = False) -> None:
@@ -88,9 +91,9 @@ def logs(
     """Print the log of a part of the mesh."""
     from cs_cli.stack.folders import Folders, find_data_dir
     from cs_cli.stack.log_file import follow_log, last_lines
-    from cs_cli.stack.plan import NAMES
+    from cs_cli.stack.plan import CADENCE, NAMES
 
-    names = (*NAMES, "supervisor")
+    names = (*NAMES, CADENCE, "supervisor")
     if service not in names:
         raise CommandError("CS_VALIDATION_FIELD", f"service: must be one of {', '.join(names)}")
     path = Folders(find_data_dir(data_dir)).log(service)

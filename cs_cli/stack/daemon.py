@@ -25,7 +25,7 @@ _READY_WITHIN: Final = READY_WITHIN + 15
 _STOPPED_WITHIN: Final = 75.0
 
 
-def start_detached(folders: Folders, port: int, example: Path | None) -> None:
+def start_detached(folders: Folders, port: int, example: Path | None, *, with_cadence: bool) -> None:
     """Start a supervisor that outlives this command, and return when its stack is ready.
 
     Raises:
@@ -38,6 +38,8 @@ def start_detached(folders: Folders, port: int, example: Path | None) -> None:
     command = [sys.executable, "-m", "cs_cli", "up", "--port", str(port), "--data-dir", str(folders.root)]
     if example is not None:
         command += ["--example", str(example.absolute())]
+    if with_cadence:
+        command.append("--with-cadence")
     log = folders.log("supervisor")
     with log.open("wb") as output:
         process = subprocess.Popen(

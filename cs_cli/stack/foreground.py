@@ -15,7 +15,7 @@ from cs_cli.stack.supervisor import Supervisor, sole_owner
 from cs_cli.stack.welcome import Welcome
 
 
-def run(folders: Folders, port: int, example: Path | None) -> None:
+def run(folders: Folders, port: int, example: Path | None, *, with_cadence: bool) -> None:
     """Bring a stack up and keep it until a signal. Raises CommandError when it cannot be brought up."""
     if example is not None:
         # Found now, not after everything has been started.
@@ -27,7 +27,7 @@ def run(folders: Folders, port: int, example: Path | None) -> None:
     except OSError as error:
         raise CommandError("CS_CLI_DATA_DIR", f"{folders.root} cannot be used: {error}", SERVER) from error
     with sole_owner(folders):
-        plan = Plan(folders, choose_ports(port))
+        plan = Plan(folders, choose_ports(port), with_cadence)
         plan.write()
         asyncio.run(_serve(plan, example))
 

@@ -31,6 +31,8 @@ SERVICES: Final = (
     ("cs-cadence-poller", "cs_poller", "poller"),
     ("cs-invoker-pool", "cs_invoker", "invoker"),
 )
+CADENCE: Final = "cadence"
+CADENCE_DOMAIN: Final = "demo"
 NAMES: Final = (REDIS, *(name for name, _, _ in SERVICES), PROXY)
 
 
@@ -40,6 +42,8 @@ class Plan:
 
     folders: Folders
     ports: Ports
+    with_cadence: bool = False
+    """Whether the stand-in for a Cadence server is part of it."""
 
     @property
     def redis_socket(self) -> Path:
@@ -48,7 +52,8 @@ class Plan:
 
     def specs(self) -> dict[str, ChildSpec]:
         """Every process by name, in the order of starting."""
-        specs = [self._redis(), *(self._service(*service) for service in SERVICES), self._proxy()]
+        cadence = [self._cadence()] if self.with_cadence else []
+        specs = [self._redis(), *cadence, *(self._service(*service) for service in SERVICES), self._proxy()]
         return {spec.name: spec for spec in specs}
 
     def write(self) -> None:
@@ -73,6 +78,8 @@ class Plan:
         ]
         for _, _, section in SERVICES:
             lines += [f"[{section}]", f"port = {getattr(self.ports, section)}"]
+        if self.with_cadence:
+            lines += ["[cadence]", f'target = "{HOST}:{self.ports.cadence}"']
         return "\n".join(lines) + "\n"
 
     def _edge(self) -> str:
@@ -107,6 +114,11 @@ class Plan:
     def _service(self, name: str, package: str, section: str) -> ChildSpec:
         command = [sys.executable, "-m", package, "--config", str(self.folders.settings)]
         return ChildSpec(name, command, self.folders.log(name), port=getattr(self.ports, section))
+
+    def _cadence(self) -> ChildSpec:
+        command = [sys.executable, "-m", "cs_poller.standin", "--host", HOST]
+        command += ["--port", str(self.ports.cadence), "--domain", CADENCE_DOMAIN]
+        return ChildSpec(CADENCE, command, self.folders.log(CADENCE), port=self.ports.cadence, grace=5.0)
 
     def _proxy(self) -> ChildSpec:
         command = [

@@ -11,12 +11,12 @@ from typing import Final
 from cs_cli.failure import SERVER, CommandError
 
 HOST: Final = "127.0.0.1"
-_COUNT: Final = 6
+_COUNT: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The public port, and the gRPC port of each service."""
+    """The public port, the gRPC port of each service, and that of the stand-in for Cadence."""
 
     public: int
     control: int
@@ -24,13 +24,14 @@ class Ports:
     scheduler: int
     poller: int
     invoker: int
+    cadence: int
 
     def __iter__(self) -> Iterator[int]:
         return iter(astuple(self))
 
 
 def choose_ports(public: int) -> Ports:
-    """The public port and the five after it, or free ones anywhere for 0.
+    """The public port and the six after it, or free ones anywhere for 0.
 
     Raises:
         CommandError: one of them is in use, or there are not enough above `public`.
@@ -47,7 +48,7 @@ def choose_ports(public: int) -> Ports:
             try:
                 probe.bind((HOST, port))
             except OSError as error:
-                what = "is in use" if port == public else f"is in use (the stack takes {public} to {ports.invoker})"
+                what = "is in use" if port == public else f"is in use (the stack takes {public} to {ports.cadence})"
                 message = f"port {port} {what}; choose another with --port, or --port 0 for free ones"
                 raise CommandError("CS_CLI_PORT_IN_USE", message, SERVER) from error
     return ports

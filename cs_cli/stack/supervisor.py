@@ -17,7 +17,7 @@ from typing import Final
 from cs_cli.failure import SERVER, CommandError
 from cs_cli.stack.child import Child
 from cs_cli.stack.folders import Folders
-from cs_cli.stack.plan import NAMES, PROXY, REDIS, Plan
+from cs_cli.stack.plan import CADENCE, PROXY, REDIS, Plan
 from cs_cli.stack.ports import HOST
 from cs_cli.stack.readiness import grpc_ready, redis_ready
 from cs_cli.stack.state import ProcessState, StackState, kill_leftovers, read_state, start_of
@@ -93,7 +93,7 @@ class Supervisor:
     async def _start_parts(self, group: asyncio.TaskGroup) -> None:
         group.create_task(self._children[REDIS].keep())
         await self._wait_ready(REDIS)
-        rest = [name for name in NAMES if name != REDIS]
+        rest = [name for name in self._children if name != REDIS]
         for name in rest:
             group.create_task(self._children[name].keep())
         await asyncio.gather(*(self._wait_ready(name) for name in rest))
@@ -119,8 +119,10 @@ class Supervisor:
     async def _stop(self) -> None:
         self.state.ready = False
         self._write()
-        middle = [name for name in NAMES if name not in (PROXY, REDIS, _INVOKER)]
-        for names in ([PROXY], middle, [_INVOKER], [REDIS]):
+        middle = [name for name in self._children if name not in (PROXY, REDIS, CADENCE, _INVOKER)]
+        # Tasks in flight are answered before who asked for them is stopped.
+        cadence = [name for name in self._children if name == CADENCE]
+        for names in ([PROXY], middle, [_INVOKER, *cadence], [REDIS]):
             await asyncio.gather(*(self._children[name].stop() for name in names))
         self._plan.folders.state.unlink(missing_ok=True)
 

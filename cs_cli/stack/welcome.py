@@ -15,7 +15,7 @@ from rich.status import Status
 
 from cs_cli.output import OUT
 from cs_cli.stack import identity
-from cs_cli.stack.plan import NAMES, Plan
+from cs_cli.stack.plan import CADENCE_DOMAIN, Plan
 from cs_cli.stack.ports import HOST
 
 TENANT: Final = "t_demo01"
@@ -33,6 +33,7 @@ class Welcome:
         self._example = example
         self._url = f"http://{HOST}:{plan.ports.public}"
         self._ready: list[str] = []
+        self._parts = len(plan.specs())
         self._began = time.monotonic()
         self._status: Status | None = None
 
@@ -46,7 +47,7 @@ class Welcome:
         """Show that a part is ready."""
         self._ready.append(name)
         if self._status is not None:
-            self._status.update(f"starting [dim]({len(self._ready)} of {len(NAMES)}: {', '.join(self._ready)})[/dim]")
+            self._status.update(f"starting [dim]({len(self._ready)} of {self._parts}: {', '.join(self._ready)})[/dim]")
 
     def end(self) -> None:
         """Show nothing any more."""
@@ -130,6 +131,12 @@ class Welcome:
                 f'echo \'{{"name": "Ada"}}\' | cs fn invoke {name}@{_ALIAS} --event -'
             ),
         }
+        if self._plan.with_cadence:
+            blocks["cs, as a Cadence activity (the manifest must name your role in invoke_cadence_roles)"] = (
+                f"cs cadence worker create {name}-worker --domain {CADENCE_DOMAIN} --tasklist {name}"
+                f" --activity {name}={name}@{_ALIAS}\n"
+                f'echo \'{{"name": "Ada"}}\' | cs cadence run {name} --input -'
+            )
         for title, text in blocks.items():
             OUT.line(f"[dim]# {title}[/dim]")
             OUT.text(f"{text}\n")

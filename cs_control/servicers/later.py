@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
-from codesous.control.v1 import schedule_service_pb2_grpc, worker_binding_service_pb2_grpc
+from codesous.control.v1 import schedule_service_pb2_grpc
 
 from cs_core.rpc.server import Service
 
@@ -14,10 +14,5 @@ LATER: Final = (
         "codesous.control.v1.ScheduleService",
         schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server,
         cast("Any", schedule_service_pb2_grpc.ScheduleServiceServicer)(),
-    ),
-    Service(
-        "codesous.control.v1.WorkerBindingService",
-        worker_binding_service_pb2_grpc.add_WorkerBindingServiceServicer_to_server,
-        cast("Any", worker_binding_service_pb2_grpc.WorkerBindingServiceServicer)(),
     ),
 )

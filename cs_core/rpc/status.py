@@ -95,6 +95,7 @@ TABLE: Final[dict[str, Mapping]] = {
     "CS_CADENCE_UNAVAILABLE": _AWAY,
     "CS_CADENCE_ACTIVITY_UNMAPPED": Mapping(_Code.FAILED_PRECONDITION, 400),
     "CS_CADENCE_BAD_INPUT": _BAD,
+    "CS_CADENCE_REFUSED": Mapping(_Code.FAILED_PRECONDITION, 400),
 }
 
 # What the proxy makes of a gRPC code when nobody tells it otherwise.

@@ -49,6 +49,36 @@ def mutation_bell() -> str:
     return "cs:bell:mutations"
 
 
+def worker_bindings(tenant: str) -> str:
+    """Sorted set of a tenant's worker bindings as `namespace/name`, all of score 0: lexicographic order."""
+    return f"cs:{{{tenant}}}:workers"
+
+
+def worker_binding(tenant: str, namespace: str, name: str) -> str:
+    """A worker binding's record."""
+    return f"cs:{{{tenant}}}:worker:{namespace}/{name}"
+
+
+def worker_reports(tenant: str, namespace: str, name: str) -> str:
+    """Hash of what pollers report of a worker binding: instance to report."""
+    return f"cs:{{{tenant}}}:worker_reports:{namespace}/{name}"
+
+
+def worker_index(partition: int) -> str:
+    """Sorted set of the tenants that have worker bindings, by the last change of one (ms, the server's clock)."""
+    return f"cs:{{p{partition}}}:workers"
+
+
+def cadence_tasks(partition: int) -> str:
+    """Hash of the Cadence tasks that are not answered yet: `tenant/activation` to record."""
+    return f"cs:{{p{partition}}}:cadence:tasks"
+
+
+def cadence_owners(partition: int) -> str:
+    """Hash of who answers each of them: `tenant/activation` to instance."""
+    return f"cs:{{p{partition}}}:cadence:owners"
+
+
 def slots(tenant: str, namespace: str, name: str, number: int) -> str:
     """Sorted set of who runs a version now, by the end of their leases."""
     return f"cs:{{{tenant}}}:slots:{namespace}/{name}/{number}"

@@ -147,7 +147,7 @@ class Stubs:
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     """A mesh on free ports; everyone is logged in as the admin of the tenant."""
     mesh = Mesh(tmp_path_factory.mktemp("mesh"))
-    up = mesh.cs("up", "--detach", "--port", "0").json
+    up = mesh.cs("up", "--detach", "--with-cadence", "--port", "0").json
     mesh.url = up["api_url"]
     try:
         mesh.ports = {part["name"]: part["port"] for part in mesh.cs("status").json["parts"]}

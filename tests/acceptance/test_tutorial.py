@@ -75,6 +75,7 @@ def test_the_stack_tells_what_runs(mesh: Mesh) -> None:
     parts = mesh.cs("status").json["parts"]
     assert {part["name"] for part in parts} == {
         "redis",
+        "cadence",
         "cs-control",
         "cs-http-gateway",
         "cs-scheduler",

@@ -40,6 +40,7 @@ EXAMPLES: list[errors.CodeSousError] = [
     errors.LimitError("CS_RATE_LIMITED", "x", timedelta(seconds=2)),
     errors.UnavailableError("CS_STORE_UNAVAILABLE", "x"),
     errors.CorrelationTimeoutError("0" * 8),
+    errors.CadenceRefusedError("x"),
     errors.UnimplementedError("x"),
     errors.RuntimeFailure(InvocationError(reason="CS_RUNTIME_EXCEPTION", message="x"), "id"),
 ]

@@ -30,9 +30,14 @@ class _PayloadCodecEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PayloadC
     PAYLOAD_CODEC_UNSPECIFIED: _PayloadCodec.ValueType  # 0
     """Not set: `PAYLOAD_CODEC_JSON`."""
     PAYLOAD_CODEC_JSON: _PayloadCodec.ValueType  # 1
-    """Input is JSON and becomes the event; the result is the JSON of the function's body."""
+    """Input is JSON and becomes the event: nothing is `null`, several values one after another (as Cadence's clients write
+    several arguments) are an array. The result is the function's body when that is JSON, else the body as a JSON string;
+    a body that is not text fails the activity with `CS_RUNTIME_BAD_RESPONSE`.
+    """
     PAYLOAD_CODEC_RAW: _PayloadCodec.ValueType  # 2
-    """Input is bytes and becomes base64 in the event; the result is the bytes of the function's body."""
+    """Input is bytes and the event is `{"body": base64 of them, "isBase64Encoded": true}`; the result is the bytes of the
+    function's body.
+    """
 
 class PayloadCodec(_PayloadCodec, metaclass=_PayloadCodecEnumTypeWrapper):
     """How activity inputs and results are encoded."""
@@ -40,9 +45,14 @@ class PayloadCodec(_PayloadCodec, metaclass=_PayloadCodecEnumTypeWrapper):
 PAYLOAD_CODEC_UNSPECIFIED: PayloadCodec.ValueType  # 0
 """Not set: `PAYLOAD_CODEC_JSON`."""
 PAYLOAD_CODEC_JSON: PayloadCodec.ValueType  # 1
-"""Input is JSON and becomes the event; the result is the JSON of the function's body."""
+"""Input is JSON and becomes the event: nothing is `null`, several values one after another (as Cadence's clients write
+several arguments) are an array. The result is the function's body when that is JSON, else the body as a JSON string;
+a body that is not text fails the activity with `CS_RUNTIME_BAD_RESPONSE`.
+"""
 PAYLOAD_CODEC_RAW: PayloadCodec.ValueType  # 2
-"""Input is bytes and becomes base64 in the event; the result is the bytes of the function's body."""
+"""Input is bytes and the event is `{"body": base64 of them, "isBase64Encoded": true}`; the result is the bytes of the
+function's body.
+"""
 Global___PayloadCodec: _TypeAlias = PayloadCodec  # noqa: Y015
 
 class _WorkerBindingState:
@@ -58,7 +68,7 @@ class _WorkerBindingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Wo
     WORKER_BINDING_STATE_PAUSED: _WorkerBindingState.ValueType  # 2
     """It was paused by a call."""
     WORKER_BINDING_STATE_FAILING: _WorkerBindingState.ValueType  # 3
-    """It polls and the server refuses or does not answer; `status` tells why."""
+    """It polls and the server refuses or does not answer; `status_message` tells why."""
 
 class WorkerBindingState(_WorkerBindingState, metaclass=_WorkerBindingStateEnumTypeWrapper):
     """Whether a binding polls."""
@@ -70,7 +80,7 @@ WORKER_BINDING_STATE_ACTIVE: WorkerBindingState.ValueType  # 1
 WORKER_BINDING_STATE_PAUSED: WorkerBindingState.ValueType  # 2
 """It was paused by a call."""
 WORKER_BINDING_STATE_FAILING: WorkerBindingState.ValueType  # 3
-"""It polls and the server refuses or does not answer; `status` tells why."""
+"""It polls and the server refuses or does not answer; `status_message` tells why."""
 Global___WorkerBindingState: _TypeAlias = WorkerBindingState  # noqa: Y015
 
 @_typing.final
@@ -101,7 +111,9 @@ class WorkerBinding(_message.Message):
     state: Global___WorkerBindingState.ValueType
     """Whether it polls."""
     status_message: _builtins.str
-    """One sentence on the last failure to poll. Empty: none."""
+    """One sentence on why it does not work as it should: the last failure to poll, or that no poller has taken it up, which
+    is so for at most 2 s after a change while one runs. Empty: all is well.
+    """
     etag: _builtins.str
     """Changes with every change; sent back with an update, it makes the update conditional."""
     @_builtins.property
@@ -110,7 +122,9 @@ class WorkerBinding(_message.Message):
 
     @_builtins.property
     def principal(self) -> _principal_pb2.Principal:
-        """Principal that created it, on whose behalf it runs."""
+        """Principal that created it, on whose behalf it runs: each task is checked against `invoke_cadence_roles` of the
+        version that it is to run.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -183,7 +197,7 @@ class WorkerBindingSpec(_message.Message):
     worker_id: _builtins.str
     """Identity shown to Cadence. Default: the binding's name."""
     max_inflight_tasks: _builtins.int
-    """Tasks in flight at once. Default 16, 1 to 256."""
+    """Tasks in flight at once, over all pollers. Default 16, 1 to 256."""
     codec: Global___PayloadCodec.ValueType
     """Encoding of inputs and results. Default `PAYLOAD_CODEC_JSON`."""
     @_builtins.property
@@ -219,7 +233,9 @@ class ActivityTarget(_message.Message):
     function: _builtins.str
     """Function in the binding's namespace. Required."""
     ref: _builtins.str
-    """Alias or decimal version, resolved for each task. Required."""
+    """Alias or decimal version, resolved for each task. Required. A task whose ref does not resolve is answered as failed
+    with the reason, for example `CS_NOT_FOUND_ALIAS`.
+    """
     def __init__(
         self,
         *,

@@ -222,7 +222,7 @@ class UpdateWorkerBindingRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change, for example `spec.activities`. Required."""
+        """Fields to change: `spec`, or parts of it, for example `spec.activities`. Required."""
 
     def __init__(
         self,

@@ -26,9 +26,13 @@ if _version_not_supported:
 
 
 class WorkerBindingServiceStub:
-    """Cadence task lists that are served by functions. A binding polls for activity tasks and answers each exactly once.
+    """Cadence task lists that are served by functions. A binding polls for activity tasks, runs the function of the task's
+    activity type, and answers each task once: completed with the function's body; failed with the reason of the
+    activation's error, `timeout` for one that timed out, and details as JSON (`reason`, `message`, `type`, `stack`,
+    `activation_id`); canceled when Cadence asked for that. A task of an activity type that the binding does not map is
+    failed at once with `CS_CADENCE_ACTIVITY_UNMAPPED`, one whose input cannot be decoded with `CS_CADENCE_BAD_INPUT`.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`. Every call fails with `CS_VALIDATION_FIELD`
+    Pollers take a change up within 2 s. Every call fails with `CS_VALIDATION_FIELD`
     when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store
     does not answer; only other reasons are listed below.
     """
@@ -77,9 +81,13 @@ class WorkerBindingServiceStub:
 
 
 class WorkerBindingServiceServicer:
-    """Cadence task lists that are served by functions. A binding polls for activity tasks and answers each exactly once.
+    """Cadence task lists that are served by functions. A binding polls for activity tasks, runs the function of the task's
+    activity type, and answers each task once: completed with the function's body; failed with the reason of the
+    activation's error, `timeout` for one that timed out, and details as JSON (`reason`, `message`, `type`, `stack`,
+    `activation_id`); canceled when Cadence asked for that. A task of an activity type that the binding does not map is
+    failed at once with `CS_CADENCE_ACTIVITY_UNMAPPED`, one whose input cannot be decoded with `CS_CADENCE_BAD_INPUT`.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`. Every call fails with `CS_VALIDATION_FIELD`
+    Pollers take a change up within 2 s. Every call fails with `CS_VALIDATION_FIELD`
     when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store
     does not answer; only other reasons are listed below.
     """
@@ -107,22 +115,24 @@ class WorkerBindingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWorkerBinding(self, request, context):
-        """Changes the fields that `update_mask` names. Fails with `CS_NOT_FOUND_WORKER`, and with `CS_CONFLICT_CONCURRENT` when
-        `etag` is set and stale.
+        """Changes the fields that `update_mask` names. Fails with `CS_NOT_FOUND_WORKER`, with `CS_NOT_FOUND_FUNCTION`,
+        `CS_NOT_FOUND_ALIAS` and `CS_NOT_FOUND_VERSION` when it maps an activity to what is not there, and with
+        `CS_CONFLICT_CONCURRENT` when `etag` is set and stale.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteWorkerBinding(self, request, context):
-        """Deletes a worker binding. Fails with `CS_NOT_FOUND_WORKER`.
+        """Deletes a worker binding. Tasks in flight are still answered. Fails with `CS_NOT_FOUND_WORKER`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseWorkerBinding(self, request, context):
-        """Pauses a worker binding. Pausing it again changes nothing. Fails with `CS_NOT_FOUND_WORKER`.
+        """Pauses a worker binding: it polls no more, and tasks in flight are still answered. Pausing it again changes nothing.
+        Fails with `CS_NOT_FOUND_WORKER`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,9 +192,13 @@ def add_WorkerBindingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkerBindingService:
-    """Cadence task lists that are served by functions. A binding polls for activity tasks and answers each exactly once.
+    """Cadence task lists that are served by functions. A binding polls for activity tasks, runs the function of the task's
+    activity type, and answers each task once: completed with the function's body; failed with the reason of the
+    activation's error, `timeout` for one that timed out, and details as JSON (`reason`, `message`, `type`, `stack`,
+    `activation_id`); canceled when Cadence asked for that. A task of an activity type that the binding does not map is
+    failed at once with `CS_CADENCE_ACTIVITY_UNMAPPED`, one whose input cannot be decoded with `CS_CADENCE_BAD_INPUT`.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`. Every call fails with `CS_VALIDATION_FIELD`
+    Pollers take a change up within 2 s. Every call fails with `CS_VALIDATION_FIELD`
     when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store
     does not answer; only other reasons are listed below.
     """

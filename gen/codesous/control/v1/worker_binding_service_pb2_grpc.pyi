@@ -27,9 +27,13 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WorkerBindingServiceStub:
-    """Cadence task lists that are served by functions. A binding polls for activity tasks and answers each exactly once.
+    """Cadence task lists that are served by functions. A binding polls for activity tasks, runs the function of the task's
+    activity type, and answers each task once: completed with the function's body; failed with the reason of the
+    activation's error, `timeout` for one that timed out, and details as JSON (`reason`, `message`, `type`, `stack`,
+    `activation_id`); canceled when Cadence asked for that. A task of an activity type that the binding does not map is
+    failed at once with `CS_CADENCE_ACTIVITY_UNMAPPED`, one whose input cannot be decoded with `CS_CADENCE_BAD_INPUT`.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`. Every call fails with `CS_VALIDATION_FIELD`
+    Pollers take a change up within 2 s. Every call fails with `CS_VALIDATION_FIELD`
     when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store
     does not answer; only other reasons are listed below.
     """
@@ -47,21 +51,28 @@ class WorkerBindingServiceStub:
     ListWorkerBindings: _grpc.UnaryUnaryMultiCallable[_worker_binding_service_pb2.ListWorkerBindingsRequest, _worker_binding_service_pb2.ListWorkerBindingsResponse]
     """Lists worker bindings of a namespace by name. Fails with `CS_VALIDATION_PAGE_TOKEN` on a foreign page token."""
     UpdateWorkerBinding: _grpc.UnaryUnaryMultiCallable[_worker_binding_service_pb2.UpdateWorkerBindingRequest, _worker_binding_service_pb2.UpdateWorkerBindingResponse]
-    """Changes the fields that `update_mask` names. Fails with `CS_NOT_FOUND_WORKER`, and with `CS_CONFLICT_CONCURRENT` when
-    `etag` is set and stale.
+    """Changes the fields that `update_mask` names. Fails with `CS_NOT_FOUND_WORKER`, with `CS_NOT_FOUND_FUNCTION`,
+    `CS_NOT_FOUND_ALIAS` and `CS_NOT_FOUND_VERSION` when it maps an activity to what is not there, and with
+    `CS_CONFLICT_CONCURRENT` when `etag` is set and stale.
     """
     DeleteWorkerBinding: _grpc.UnaryUnaryMultiCallable[_worker_binding_service_pb2.DeleteWorkerBindingRequest, _worker_binding_service_pb2.DeleteWorkerBindingResponse]
-    """Deletes a worker binding. Fails with `CS_NOT_FOUND_WORKER`."""
+    """Deletes a worker binding. Tasks in flight are still answered. Fails with `CS_NOT_FOUND_WORKER`."""
     PauseWorkerBinding: _grpc.UnaryUnaryMultiCallable[_worker_binding_service_pb2.PauseWorkerBindingRequest, _worker_binding_service_pb2.PauseWorkerBindingResponse]
-    """Pauses a worker binding. Pausing it again changes nothing. Fails with `CS_NOT_FOUND_WORKER`."""
+    """Pauses a worker binding: it polls no more, and tasks in flight are still answered. Pausing it again changes nothing.
+    Fails with `CS_NOT_FOUND_WORKER`.
+    """
     ResumeWorkerBinding: _grpc.UnaryUnaryMultiCallable[_worker_binding_service_pb2.ResumeWorkerBindingRequest, _worker_binding_service_pb2.ResumeWorkerBindingResponse]
     """Resumes a worker binding. Resuming it again changes nothing. Fails with `CS_NOT_FOUND_WORKER`."""
 
 @_typing.type_check_only
 class WorkerBindingServiceAsyncStub(WorkerBindingServiceStub):
-    """Cadence task lists that are served by functions. A binding polls for activity tasks and answers each exactly once.
+    """Cadence task lists that are served by functions. A binding polls for activity tasks, runs the function of the task's
+    activity type, and answers each task once: completed with the function's body; failed with the reason of the
+    activation's error, `timeout` for one that timed out, and details as JSON (`reason`, `message`, `type`, `stack`,
+    `activation_id`); canceled when Cadence asked for that. A task of an activity type that the binding does not map is
+    failed at once with `CS_CADENCE_ACTIVITY_UNMAPPED`, one whose input cannot be decoded with `CS_CADENCE_BAD_INPUT`.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`. Every call fails with `CS_VALIDATION_FIELD`
+    Pollers take a change up within 2 s. Every call fails with `CS_VALIDATION_FIELD`
     when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store
     does not answer; only other reasons are listed below.
     """
@@ -76,20 +87,27 @@ class WorkerBindingServiceAsyncStub(WorkerBindingServiceStub):
     ListWorkerBindings: _aio.UnaryUnaryMultiCallable[_worker_binding_service_pb2.ListWorkerBindingsRequest, _worker_binding_service_pb2.ListWorkerBindingsResponse]  # type: ignore[assignment]
     """Lists worker bindings of a namespace by name. Fails with `CS_VALIDATION_PAGE_TOKEN` on a foreign page token."""
     UpdateWorkerBinding: _aio.UnaryUnaryMultiCallable[_worker_binding_service_pb2.UpdateWorkerBindingRequest, _worker_binding_service_pb2.UpdateWorkerBindingResponse]  # type: ignore[assignment]
-    """Changes the fields that `update_mask` names. Fails with `CS_NOT_FOUND_WORKER`, and with `CS_CONFLICT_CONCURRENT` when
-    `etag` is set and stale.
+    """Changes the fields that `update_mask` names. Fails with `CS_NOT_FOUND_WORKER`, with `CS_NOT_FOUND_FUNCTION`,
+    `CS_NOT_FOUND_ALIAS` and `CS_NOT_FOUND_VERSION` when it maps an activity to what is not there, and with
+    `CS_CONFLICT_CONCURRENT` when `etag` is set and stale.
     """
     DeleteWorkerBinding: _aio.UnaryUnaryMultiCallable[_worker_binding_service_pb2.DeleteWorkerBindingRequest, _worker_binding_service_pb2.DeleteWorkerBindingResponse]  # type: ignore[assignment]
-    """Deletes a worker binding. Fails with `CS_NOT_FOUND_WORKER`."""
+    """Deletes a worker binding. Tasks in flight are still answered. Fails with `CS_NOT_FOUND_WORKER`."""
     PauseWorkerBinding: _aio.UnaryUnaryMultiCallable[_worker_binding_service_pb2.PauseWorkerBindingRequest, _worker_binding_service_pb2.PauseWorkerBindingResponse]  # type: ignore[assignment]
-    """Pauses a worker binding. Pausing it again changes nothing. Fails with `CS_NOT_FOUND_WORKER`."""
+    """Pauses a worker binding: it polls no more, and tasks in flight are still answered. Pausing it again changes nothing.
+    Fails with `CS_NOT_FOUND_WORKER`.
+    """
     ResumeWorkerBinding: _aio.UnaryUnaryMultiCallable[_worker_binding_service_pb2.ResumeWorkerBindingRequest, _worker_binding_service_pb2.ResumeWorkerBindingResponse]  # type: ignore[assignment]
     """Resumes a worker binding. Resuming it again changes nothing. Fails with `CS_NOT_FOUND_WORKER`."""
 
 class WorkerBindingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Cadence task lists that are served by functions. A binding polls for activity tasks and answers each exactly once.
+    """Cadence task lists that are served by functions. A binding polls for activity tasks, runs the function of the task's
+    activity type, and answers each task once: completed with the function's body; failed with the reason of the
+    activation's error, `timeout` for one that timed out, and details as JSON (`reason`, `message`, `type`, `stack`,
+    `activation_id`); canceled when Cadence asked for that. A task of an activity type that the binding does not map is
+    failed at once with `CS_CADENCE_ACTIVITY_UNMAPPED`, one whose input cannot be decoded with `CS_CADENCE_BAD_INPUT`.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`. Every call fails with `CS_VALIDATION_FIELD`
+    Pollers take a change up within 2 s. Every call fails with `CS_VALIDATION_FIELD`
     when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store
     does not answer; only other reasons are listed below.
     """
@@ -126,8 +144,9 @@ class WorkerBindingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_binding_service_pb2.UpdateWorkerBindingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_binding_service_pb2.UpdateWorkerBindingResponse, _abc.Awaitable[_worker_binding_service_pb2.UpdateWorkerBindingResponse]]:
-        """Changes the fields that `update_mask` names. Fails with `CS_NOT_FOUND_WORKER`, and with `CS_CONFLICT_CONCURRENT` when
-        `etag` is set and stale.
+        """Changes the fields that `update_mask` names. Fails with `CS_NOT_FOUND_WORKER`, with `CS_NOT_FOUND_FUNCTION`,
+        `CS_NOT_FOUND_ALIAS` and `CS_NOT_FOUND_VERSION` when it maps an activity to what is not there, and with
+        `CS_CONFLICT_CONCURRENT` when `etag` is set and stale.
         """
 
     @_abc_1.abstractmethod
@@ -136,7 +155,7 @@ class WorkerBindingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_binding_service_pb2.DeleteWorkerBindingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_binding_service_pb2.DeleteWorkerBindingResponse, _abc.Awaitable[_worker_binding_service_pb2.DeleteWorkerBindingResponse]]:
-        """Deletes a worker binding. Fails with `CS_NOT_FOUND_WORKER`."""
+        """Deletes a worker binding. Tasks in flight are still answered. Fails with `CS_NOT_FOUND_WORKER`."""
 
     @_abc_1.abstractmethod
     def PauseWorkerBinding(
@@ -144,7 +163,9 @@ class WorkerBindingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_binding_service_pb2.PauseWorkerBindingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_binding_service_pb2.PauseWorkerBindingResponse, _abc.Awaitable[_worker_binding_service_pb2.PauseWorkerBindingResponse]]:
-        """Pauses a worker binding. Pausing it again changes nothing. Fails with `CS_NOT_FOUND_WORKER`."""
+        """Pauses a worker binding: it polls no more, and tasks in flight are still answered. Pausing it again changes nothing.
+        Fails with `CS_NOT_FOUND_WORKER`.
+        """
 
     @_abc_1.abstractmethod
     def ResumeWorkerBinding(

@@ -122,6 +122,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The binding maps no function to the activity type."""
     ERROR_REASON_CS_CADENCE_BAD_INPUT: _ErrorReason.ValueType  # 1102
     """The activity's input cannot be decoded by the binding's codec."""
+    ERROR_REASON_CS_CADENCE_REFUSED: _ErrorReason.ValueType  # 1103
+    """The Cadence server refused a call: the domain, the task or the workflow is not there, or the call breaks its rule."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons in `google.rpc.ErrorInfo.reason` and `InvocationError.reason`, there written without the prefix
@@ -228,4 +230,6 @@ ERROR_REASON_CS_CADENCE_ACTIVITY_UNMAPPED: ErrorReason.ValueType  # 1101
 """The binding maps no function to the activity type."""
 ERROR_REASON_CS_CADENCE_BAD_INPUT: ErrorReason.ValueType  # 1102
 """The activity's input cannot be decoded by the binding's codec."""
+ERROR_REASON_CS_CADENCE_REFUSED: ErrorReason.ValueType  # 1103
+"""The Cadence server refused a call: the domain, the task or the workflow is not there, or the call breaks its rule."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from datetime import timedelta
 
-from cs_invoker.backoff import Backoff
+from cs_core.backoff import Backoff
 
 
 def test_waits_grow_to_the_cap_and_stay_within_half_of_each_step() -> None:
