@@ -10,10 +10,10 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic import ValidationError as PydanticError
 
 from cs_core.iam.grants import parse_grant
@@ -54,12 +54,38 @@ class CodeqSettings(Section):
 class IamSettings(Section):
     """Identity and authorisation."""
 
+    mode: Literal["jwks", "introspection"] = Field(
+        "jwks", description="How tokens are verified: here, by the issuer's keys, or by asking the issuer about each."
+    )
     issuer: str = Field("https://dev.code-sous.invalid", description="Issuer that tokens must name.")
-    audience: str = Field("code-sous", description="Audience that tokens must name.")
+    audience: str = Field("code-sous", description="Audience that tokens must name, and no other beside it.")
     jwks_url: str = Field("", description="Where the keys are: file://, http:// or https://.")
     jwks_refresh: float = Field(60.0, gt=0, description="Shortest time between two fetches of the keys, in seconds.")
+    jwks_max_age: float = Field(300.0, gt=0, description="Age at which the keys are fetched again, in seconds.")
+    introspection_url: str = Field("", description="Where the issuer is asked about tokens: http:// or https://.")
+    introspection_style: Literal["rfc7662", "lookup"] = Field(
+        "rfc7662", description="How it is asked: by a form, or by JSON with an API key as Tikti's accounts/lookup."
+    )
+    introspection_client: str = Field("", description="Client id for basic authentication there. Empty: none is used.")
+    introspection_secret: SecretStr = Field(
+        SecretStr(""),
+        description="Secret of that client, or without one the bearer token (rfc7662) or API key (lookup).",
+    )
+    introspection_ttl: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Longest time that an answer is believed, in seconds: a revoked token's last ones.",
+    )
+    introspection_concurrency: int = Field(32, ge=1, le=1024, description="Questions to the issuer at once.")
     leeway: float = Field(5.0, ge=0, le=300, description="Clock difference that is forgiven, in seconds.")
     token_cache: int = Field(4096, ge=0, description="Verified tokens that are remembered until they expire.")
+    role_scope_prefix: str = Field(
+        "", description="Scopes that begin so are roles, as `role:` makes of `role:viewer`. Empty: no scope is a role."
+    )
+    tenants: dict[str, str] = Field(
+        default_factory=dict, description="Tenant by the `tid` of a token, where the issuer calls it otherwise."
+    )
     role_actions: dict[str, list[str]] = Field(
         default_factory=lambda: {
             "admin": ["cs:*"],
@@ -73,6 +99,12 @@ class IamSettings(Section):
         description="What roles may do: `ACTION` or `ACTION on cs:TENANT:NAMESPACE:KIND/NAME`, with `*` for any text"
         " and `{tenant}` for the caller's own. The role `*` is every authenticated principal.",
     )
+
+    @model_validator(mode="after")
+    def _check_mode(self) -> Self:
+        if self.mode == "introspection" and urlsplit(self.introspection_url).scheme not in ("http", "https"):
+            raise ValueError("mode introspection needs introspection_url, http:// or https://")
+        return self
 
     @field_validator("role_actions")
     @classmethod

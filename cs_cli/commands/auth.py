@@ -8,38 +8,26 @@ from typing import Annotated
 import typer
 
 from cs_cli import login as logins
-from cs_cli.commands import access
-from cs_cli.login import Login
+from cs_cli.commands import access, signing_in
 from cs_cli.options import DataDir, Json
 from cs_cli.output import OUT
 
 app = typer.Typer(help="Log in, ask what you may do, and make tokens for development.", no_args_is_help=True)
+app.command("login")(signing_in.login)
+app.command("logout")(signing_in.logout)
 app.command("can")(access.can)
 
 
 @app.command()
-def login(
-    tenant: Annotated[str, typer.Option("--tenant", help="Tenant of the token.")],
-    token: Annotated[str, typer.Option("--token", help="Access token.")],
-    api_url: Annotated[str, typer.Option("--api-url", help="Public port of the mesh.")] = logins.DEFAULT_API_URL,
-    json: Json = False,
-) -> None:
-    """Save a tenant, a token and the address of the mesh for the commands that follow."""
-    path = logins.save(Login(tenant, token.strip(), api_url.rstrip("/")))
-    if OUT.json:
-        OUT.data({"tenant": tenant, "api_url": api_url.rstrip("/"), "path": str(path)})
-    else:
-        OUT.line(f"[green]logged in[/green] as {tenant} at {api_url} [dim]({path})[/dim]")
-
-
-@app.command()
 def whoami(json: Json = False) -> None:
-    """Tell the tenant, the address, and the first 8 characters of the token."""
+    """Tell the tenant, the address, the first 8 characters of the token, when it ends and what renews it."""
     saved = logins.load()
+    about = signing_in.about(saved.token, saved.renewal)
     if OUT.json_asked:
-        OUT.data({"tenant": saved.tenant, "api_url": saved.api_url, "token_prefix": saved.token[:8]})
+        OUT.data({"tenant": saved.tenant, "api_url": saved.api_url, "token_prefix": saved.token[:8], **about})
         return
     OUT.text(f"tenant={saved.tenant}\napi_url={saved.api_url}\ntoken={saved.token[:8]}")
+    OUT.text("".join(f"{name}={value}\n" for name, value in about.items() if value) or "token_ends=not told")
 
 
 @app.command("dev-token")

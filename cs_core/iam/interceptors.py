@@ -26,9 +26,13 @@ class Authentication(Passive):
         """Read and verify the token."""
         if call.rule is None or not call.rule.tenant_scoped:
             return None
-        given = call.header("authorization")
+        values = call.header_values("authorization")
+        given = values[0] if values else ""
         if not given:
             raise AuthenticationError("CS_AUTHN_TOKEN_MISSING", "no access token on the request")
+        if len(values) > 1 or not isinstance(given, str):
+            # Which of two a proxy in front looked at is not known here.
+            raise AuthenticationError("CS_AUTHN_TOKEN_INVALID", "there is more than one authorization header")
         if given[: len(_SCHEME)].lower() != _SCHEME:
             raise AuthenticationError("CS_AUTHN_TOKEN_INVALID", "the authorization header is no bearer token")
         token = given[len(_SCHEME) :].strip()

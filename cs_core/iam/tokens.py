@@ -1,129 +1,142 @@
-"""Access tokens: RS256, verified against the issuer's keys."""
+"""From access tokens to principals: what was verified is remembered, and one token is verified once at a time."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Final, Protocol
 
-import jwt
 from codesous.type.v1.principal_pb2 import Principal
 
-from cs_core import names
 from cs_core.clock import Clock
-from cs_core.config import IamSettings
-from cs_core.errors import AuthenticationError, ValidationError
-from cs_core.iam.jwks import KeySet
+from cs_core.errors import CodeSousError
+from cs_core.iam.claims import invalid
 
-_MAX_TOKEN_BYTES = 16 * 1024
-_MAX_ROLES = 64
+MAX_TOKEN_BYTES: Final = 16 * 1024
 
 
-def _invalid(why: str) -> AuthenticationError:
-    return AuthenticationError("CS_AUTHN_TOKEN_INVALID", f"the access token is not valid: {why}")
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A principal, and until when it may be believed without asking again, in seconds since 1970."""
+
+    principal: Principal
+    until: float
 
 
-def _digest(token: str) -> bytes:
-    # The token itself is not kept: memory that leaks must not hold what lets a thief in.
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+class TokenSource(Protocol):
+    """A way of verifying tokens."""
+
+    @property
+    def due(self) -> bool:
+        """Whether `refresh` has something to do."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """Changes when what was verified before must be verified again."""
+        ...
+
+    async def refresh(self) -> None:
+        """Bring what tokens are verified with up to date."""
+        ...
+
+    async def verify(self, token: str) -> Verified:
+        """Verify a token. Raises AuthenticationError or UnavailableError."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    verified: Verified
+    generation: int
 
 
 class TokenVerifier:
-    """Turns tokens into principals. A verified token is remembered until it expires."""
+    """Turns tokens into principals. A verified token is remembered by its hash until it expires."""
 
-    def __init__(self, settings: IamSettings, key_set: KeySet, clock: Clock) -> None:
-        self._settings = settings
-        self._keys = key_set
+    def __init__(self, source: TokenSource, clock: Clock, remembered: int) -> None:
+        """`remembered` is the most tokens that are kept in mind; 0: every call verifies."""
+        self._source = source
         self._clock = clock
-        self._known: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
+        self._most = remembered
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._running: dict[bytes, asyncio.Future[Verified]] = {}
 
     async def verify(self, token: str) -> Principal:
         """Return the principal of a token. Callers must not change it.
 
         Raises:
-            AuthenticationError: malformed, wrongly signed, of another issuer or audience, odd or expired.
-            UnavailableError: the keys cannot be had (`CS_AUTHN_UNAVAILABLE`).
+            AuthenticationError: malformed, wrongly signed, of another issuer or audience, odd, expired or revoked.
+            UnavailableError: it cannot be told (`CS_AUTHN_UNAVAILABLE`).
         """
-        if len(token) > _MAX_TOKEN_BYTES:
-            raise _invalid("it is too long")
-        if (remembered := self.remembered(token)) is not None:
-            return remembered
-        claims = await self._claims(token)
-        principal = _principal(claims)
-        if self._settings.token_cache:
-            self._known[_digest(token)] = (float(claims["exp"]), principal)
-            if len(self._known) > self._settings.token_cache:
-                self._known.popitem(last=False)
-        return principal
+        if len(token) > MAX_TOKEN_BYTES:
+            raise invalid("it is too long")
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            raise invalid("it is malformed")
+        if self._source.due:
+            await self._source.refresh()
+        if (known := self.remembered(token)) is not None:
+            return known
+        return (await self._once(_digest(token), token)).principal
 
     def remembered(self, token: str) -> Principal | None:
-        """Return the principal of a token that was verified before and has not expired since, without waiting."""
+        """Return the principal of a token that was verified before and may still be believed, without waiting."""
+        if self._source.due:
+            return None
         digest = _digest(token)
         known = self._known.get(digest)
         if known is None:
             return None
-        expires, principal = known
-        if expires + self._settings.leeway <= self._clock.now().timestamp():
+        if known.verified.until <= self._clock.now().timestamp() or known.generation != self._source.generation:
             del self._known[digest]
             return None
         self._known.move_to_end(digest)
-        return principal
+        return known.verified.principal
 
-    async def _claims(self, token: str) -> Mapping[str, Any]:
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._source.close()
+
+    async def _once(self, digest: bytes, token: str) -> Verified:
+        """Verify, or wait for another caller with the same token that does."""
+        while (running := self._running.get(digest)) is not None:
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                if not running.cancelled():
+                    raise
+                # Its caller went away, not ours: verify it here.
+        future: asyncio.Future[Verified] = asyncio.get_running_loop().create_future()
+        self._running[digest] = future
         try:
-            header = jwt.get_unverified_header(token)
-        except jwt.PyJWTError as error:
-            raise _invalid("it is malformed") from error
-        if header.get("alg") != "RS256":
-            raise _invalid("its algorithm is not RS256")
-        key_id = header.get("kid")
-        if not isinstance(key_id, str) or not key_id:
-            raise _invalid("it names no key")
-        key = await self._keys.get(key_id)
-        if key is None:
-            raise _invalid("its key is unknown")
-        try:
-            claims: Mapping[str, Any] = jwt.decode(
-                token,
-                key,
-                algorithms=["RS256"],
-                issuer=self._settings.issuer,
-                audience=self._settings.audience,
-                leeway=self._settings.leeway,
-                options={"require": ["exp", "iss", "aud", "sub"]},
-            )
-        except jwt.ExpiredSignatureError as error:
-            raise AuthenticationError("CS_AUTHN_TOKEN_EXPIRED", "the access token is past its expiry") from error
-        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
-            raise _invalid("its signature or a claim is wrong") from error
-        return claims
+            verified = await self._source.verify(token)
+        except CodeSousError as error:
+            future.set_exception(error)
+            future.exception()  # nobody else may be waiting
+            raise
+        except BaseException:
+            future.cancel()
+            raise
+        else:
+            future.set_result(verified)
+            self._remember(digest, verified)
+            return verified
+        finally:
+            del self._running[digest]
+
+    def _remember(self, digest: bytes, verified: Verified) -> None:
+        if self._most:
+            self._known[digest] = _Known(verified, self._source.generation)
+            if len(self._known) > self._most:
+                self._known.popitem(last=False)
 
 
-def _principal(claims: Mapping[str, Any]) -> Principal:
-    subject, tenant = claims.get("sub"), claims.get("tid")
-    if not isinstance(subject, str) or not 1 <= len(subject) <= names.MAX_ROLE_CHARS:
-        raise _invalid("its subject is missing or odd")
-    try:
-        names.check_tenant(tenant if isinstance(tenant, str) else "", "tid")
-        roles = [names.check_role(role, "role") for role in _strings(claims, "role", "roles")]
-    except ValidationError as error:
-        raise _invalid(error.message) from error
-    if len(roles) > _MAX_ROLES:
-        raise _invalid(f"it has more than {_MAX_ROLES} roles")
-    scope = claims.get("scope", "")
-    if not isinstance(scope, str):
-        raise _invalid("its scope is odd")
-    return Principal(subject=subject, tenant=str(tenant), roles=roles, scopes=scope.split())
-
-
-def _strings(claims: Mapping[str, Any], *claim_names: str) -> list[str]:
-    """Values of claims that are a string or a list of strings."""
-    found: list[str] = []
-    for name in claim_names:
-        value = claims.get(name, [])
-        values = [value] if isinstance(value, str) else value
-        if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
-            raise _invalid(f"its {name} is odd")
-        found += values
-    return list(dict.fromkeys(found))
+def _digest(token: str) -> bytes:
+    # The token itself is not kept: memory that leaks must not hold what lets a thief in.
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

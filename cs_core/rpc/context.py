@@ -45,6 +45,10 @@ class RequestContext:
                 return value
         return ""
 
+    def header_values(self, name: str) -> list[str | bytes]:
+        """Tell every value of a metadata entry."""
+        return [value for key, value in self.metadata if key == name]
+
     def answer_header(self, name: str, value: str | bytes) -> None:
         """Add to the initial metadata of the answer."""
         self.headers.append((name, value))

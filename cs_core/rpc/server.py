@@ -20,9 +20,8 @@ from cs_core.clock import Clock
 from cs_core.config import RpcSettings, Settings
 from cs_core.iam.access import rules_of
 from cs_core.iam.interceptors import Authentication, Authorization
-from cs_core.iam.jwks import KeySet
+from cs_core.iam.open import open_verifier
 from cs_core.iam.policy import Policy
-from cs_core.iam.tokens import TokenVerifier
 from cs_core.rpc import admin
 from cs_core.rpc.chain import CallChain
 from cs_core.rpc.interceptors.access_log import AccessLog
@@ -84,13 +83,13 @@ class RpcServer:
         """
         names = [service.name for service in services]
         iam = settings.iam
-        verifier = TokenVerifier(iam, KeySet(iam.jwks_url, iam.jwks_refresh, clock), clock)
+        self._verifier = open_verifier(iam, clock)
         chain = CallChain(
             (
                 RequestId(),
                 ApiMetrics(registry),
                 AccessLog(),
-                Authentication(verifier),
+                Authentication(self._verifier),
                 Authorization(Policy(iam.role_actions)),
             ),
             rules_of([*names, admin.SERVICE]),
@@ -126,6 +125,7 @@ class RpcServer:
         self.readiness.draining = True
         await self.readiness.tell()
         await self._server.stop(self._settings.drain_grace)
+        await self._verifier.close()
 
     async def serve_until(self, stopping: asyncio.Event) -> None:
         """Start, keep readiness in step until `stopping` is set, then stop."""
