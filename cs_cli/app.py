@@ -6,6 +6,7 @@ import typer
 
 from cs_cli.commands import audit, auth, cadence, config, dlq, http, stack, version
 from cs_cli.commands.fn import app as fn
+from cs_cli.commands.schedule import app as schedule
 
 app = typer.Typer(
     name="cs",
@@ -17,6 +18,7 @@ app = typer.Typer(
 stack.add_commands(app)
 app.command("version")(version.version)
 app.add_typer(fn, name="fn")
+app.add_typer(schedule, name="schedule")
 app.add_typer(http.app, name="http")
 app.add_typer(cadence.app, name="cadence")
 app.add_typer(dlq.app, name="dlq")

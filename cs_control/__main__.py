@@ -9,6 +9,7 @@ from codesous.control.v1.access_service_pb2_grpc import add_AccessServiceService
 from codesous.control.v1.alias_service_pb2_grpc import add_AliasServiceServicer_to_server
 from codesous.control.v1.function_service_pb2_grpc import add_FunctionServiceServicer_to_server
 from codesous.control.v1.mutation_service_pb2_grpc import add_MutationServiceServicer_to_server
+from codesous.control.v1.schedule_service_pb2_grpc import add_ScheduleServiceServicer_to_server
 from codesous.control.v1.version_service_pb2_grpc import add_VersionServiceServicer_to_server
 from codesous.control.v1.worker_binding_service_pb2_grpc import add_WorkerBindingServiceServicer_to_server
 from prometheus_client import CollectorRegistry
@@ -17,21 +18,28 @@ from cs_control.aliases import Aliases
 from cs_control.drafts import Drafts, SyntaxCheck
 from cs_control.functions import Functions
 from cs_control.mutation_reader import MutationReader
+from cs_control.schedule_preview import Previews
+from cs_control.schedules import Schedules
 from cs_control.servicers.access import AccessServicer
 from cs_control.servicers.aliases import AliasServicer
 from cs_control.servicers.functions import FunctionServicer
-from cs_control.servicers.later import LATER
 from cs_control.servicers.mutations import MutationServicer
+from cs_control.servicers.schedules import ScheduleServicer
 from cs_control.servicers.versions import VersionServicer
 from cs_control.servicers.worker_bindings import WorkerBindingServicer
 from cs_control.versions import Versions
 from cs_control.worker_bindings import WorkerBindings
 from cs_core.clock import Clock, SystemClock
+from cs_core.codeq import Queue
+from cs_core.codeq.open import open_queue
 from cs_core.config import Settings
 from cs_core.iam.policy import Policy
 from cs_core.rpc.admin import Process
 from cs_core.rpc.process import run_process
 from cs_core.rpc.server import RpcServer, Service, stop_on_signals
+from cs_core.schedules.placing import Placing
+from cs_core.schedules.runs import Runs
+from cs_core.store.activations import ActivationStore
 from cs_core.store.aliases import AliasStore
 from cs_core.store.bundles import BundleStore
 from cs_core.store.client import KvClient
@@ -40,19 +48,22 @@ from cs_core.store.functions import FunctionStore
 from cs_core.store.mutation_bell import MutationBell
 from cs_core.store.mutations import MutationLog
 from cs_core.store.resolve import Resolver
+from cs_core.store.schedules import ScheduleStore
+from cs_core.store.shards import ShardStore
 from cs_core.store.versions import VersionStore
 from cs_core.store.worker_bindings import WorkerBindingStore
 from cs_core.store.worker_index import WorkerIndex
 from cs_core.store.worker_reports import WorkerReportStore
+from cs_core.submission import Submitter
 from cs_sandbox import CellPool, PoolSettings
 
 SERVICE = "cs-control"
 
 
 def services_of(
-    settings: Settings, client: KvClient, syntax: SyntaxCheck, bell: MutationBell, clock: Clock
+    settings: Settings, client: KvClient, queue: Queue, syntax: SyntaxCheck, bell: MutationBell, clock: Clock
 ) -> list[Service]:
-    """Put the services together over a store and something that looks for syntax errors."""
+    """Put the services together over a store, a queue, and something that looks for syntax errors."""
     limits = settings.limits
     functions, aliases = FunctionStore(client), AliasStore(client)
     drafts = DraftStore(client, timedelta(seconds=limits.draft_ttl))
@@ -97,8 +108,22 @@ def services_of(
                 )
             ),
         ),
-        *LATER,
+        schedule_service(settings, client, queue, clock),
     ]
+
+
+def schedule_service(settings: Settings, client: KvClient, queue: Queue, clock: Clock) -> Service:
+    """Put the service of schedules together."""
+    limits, resolver = settings.limits, Resolver(client)
+    activations = ActivationStore(client, settings.store.partitions, clock, timedelta(seconds=limits.activation_ttl))
+    runs = Runs(resolver, activations, Submitter(activations, queue), limits, clock)
+    store, shards = ScheduleStore(client), ShardStore(client, settings.scheduler.shards, settings.scheduler.history)
+    schedules = Schedules(store, shards, Placing(store, shards, clock), resolver, runs, clock)
+    return Service(
+        "codesous.control.v1.ScheduleService",
+        add_ScheduleServiceServicer_to_server,
+        ScheduleServicer(schedules, Previews(store, shards, runs, clock)),
+    )
 
 
 async def run(settings: Settings, instance: str, registry: CollectorRegistry) -> None:
@@ -107,13 +132,14 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
     clock = SystemClock()
     client = KvClient(settings.store.url, settings.store.timeout)
     bell = MutationBell(client.url)
+    queue = open_queue(settings, client)
     # Syntax is looked at where code runs: in jailed cells, a few at a time.
     pool = CellPool(PoolSettings(cells_max=2, spare_cells=1, require_jail=settings.sandbox.require_jail))
     await pool.start()
     server = RpcServer(
         settings,
         Process(SERVICE, instance, clock.now(), settings),
-        services_of(settings, client, pool, bell, clock),
+        services_of(settings, client, queue, pool, bell, clock),
         port=settings.control.port,
         probes={"store": client.ping},
         clock=clock,
@@ -124,6 +150,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
             await server.serve_until(stopping)
     finally:
         await pool.close()
+        await queue.close()
         await client.close()
 
 

@@ -53,6 +53,10 @@ class ManualClock:
         self._now += by
         self._monotonic += by.total_seconds()
 
+    def step(self, by: timedelta) -> None:
+        """Set the wall clock, as a correction of the machine's does: the monotonic reading stays."""
+        self._now += by
+
 
 def to_timestamp(moment: datetime) -> Timestamp:
     """Turn an aware datetime into protobuf time."""

@@ -168,6 +168,16 @@ class ProcessSettings(Section):
     metrics_port: int = Field(0, ge=0, le=65_535, description="Port of /metrics on loopback; 0 turns it off.")
 
 
+class SchedulerSettings(ProcessSettings):
+    """The scheduler, and the shards of schedules that the control plane hands them to."""
+
+    shards: int = Field(16, ge=1, le=1024, description="Shards of the installation; fixed once it is made.")
+    lease: float = Field(5.0, ge=0.2, le=300, description="Length of a shard's lease, in seconds.")
+    poll_interval: float = Field(0.1, gt=0, le=1, description="Time between two looks at what is due, in seconds.")
+    concurrency: int = Field(64, ge=1, le=1024, description="Schedules of one shard that are handled at once.")
+    history: int = Field(250, ge=1, le=10_000, description="Past ticks of one schedule that are kept.")
+
+
 class InvokerSettings(ProcessSettings):
     """The invoker pool."""
 
@@ -233,7 +243,7 @@ class Settings(Section):
     audit: AuditSettings = Field(default_factory=AuditSettings)
     control: ProcessSettings = Field(default_factory=ProcessSettings)
     gateway: ProcessSettings = Field(default_factory=ProcessSettings)
-    scheduler: ProcessSettings = Field(default_factory=ProcessSettings)
+    scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
     poller: ProcessSettings = Field(default_factory=ProcessSettings)
     invoker: InvokerSettings = Field(default_factory=InvokerSettings)
     cadence: CadenceSettings = Field(default_factory=CadenceSettings)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from codesous.gateway.v1.invocation_service_pb2 import InvokeRequest
 from google.protobuf import json_format
 
 from cs_core.config import LimitSettings
 from cs_core.errors import TooLargeError, ValidationError
+from cs_core.event import check_json
 
 
 def event_of(request: InvokeRequest, limits: LimitSettings) -> bytes:
@@ -36,21 +36,6 @@ def event_of(request: InvokeRequest, limits: LimitSettings) -> bytes:
     return data
 
 
-def check_json(data: bytes, field: str) -> None:
-    """Raise ValidationError unless `data` is JSON in UTF-8, as a function's engine will read it."""
-    try:
-        # Integers as floats: Python refuses very long integers, JavaScript does not.
-        json.loads(data.decode("utf-8"), parse_constant=_refuse_constant, parse_int=float)
-    except RecursionError as error:
-        raise ValidationError.field(field, "is nested too deeply") from error
-    except ValueError as error:
-        raise ValidationError.field(field, "must be JSON in UTF-8") from error
-
-
 def _check_size(data: bytes, limits: LimitSettings) -> None:
     if len(data) > limits.http_body_bytes:
         raise TooLargeError(f"the event is {len(data)} bytes, the limit is {limits.http_body_bytes}")
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

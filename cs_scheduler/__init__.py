@@ -1,4 +1,1 @@
-"""cs-scheduler: emits invocations on schedules.
-
-In this release the process is there, healthy and administered, and has no work yet.
-"""
+"""cs-scheduler: emits invocations on schedules. `leading` tells which shards are ours, `ticks` what a tick becomes."""

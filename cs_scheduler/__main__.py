@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 from prometheus_client import CollectorRegistry
@@ -13,6 +14,8 @@ from cs_core.rpc.admin import Process
 from cs_core.rpc.process import run_process
 from cs_core.rpc.server import RpcServer, stop_on_signals
 from cs_core.store.client import KvClient
+from cs_scheduler.assembly import assemble
+from cs_scheduler.metrics import Metrics
 
 SERVICE = "cs-scheduler"
 
@@ -23,6 +26,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
     clock = SystemClock()
     client = KvClient(settings.store.url, settings.store.timeout)
     queue = open_queue(settings, client)
+    scheduler = assemble(settings, client, queue, Metrics(registry), clock, instance)
     server = RpcServer(
         settings,
         Process(SERVICE, instance, clock.now(), settings, queue=queue),
@@ -33,7 +37,9 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
         registry=registry,
     )
     try:
-        await server.serve_until(stopping)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(scheduler.run(stopping), name="scheduler")
+            await server.serve_until(stopping)
     finally:
         await queue.close()
         await client.close()

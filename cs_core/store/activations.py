@@ -36,6 +36,7 @@ _SUBMIT, _BEGIN, _RENEW, _RELEASE, _APPEND_LOGS, _RETRY, _FINISH, _CANCEL = (
 )
 # An activation past its deadline ends at its next delivery; until then it still counts as open.
 _OPEN_SLACK_MS = 60_000
+_OPEN_STATES = (b"QUEUED", b"RUNNING")
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +322,21 @@ class ActivationStore:
         """Read the result; None while there is none."""
         stored = await self._client.call("HGET", self._record(tenant, activation_id), "result")
         return None if stored is None else InvocationResult.FromString(stored)
+
+    async def is_open(self, tenant: str, activation_id: str) -> bool:
+        """Whether an activation goes on: it was accepted, has not ended, and can still run or does."""
+        state, header, lease_until = await self._client.call(
+            "HMGET", self._record(tenant, activation_id), "state", "request", "lease_until"
+        )
+        if state not in _OPEN_STATES or header is None:
+            return False
+        request = InvocationRequest.FromString(header)
+        now = _ms(self._clock.now())
+        alive = max(
+            _ms(from_timestamp(request.deadline)) if request.HasField("deadline") else now + 1,
+            int(lease_until or 0) + _OPEN_SLACK_MS,
+        )
+        return now < alive
 
     async def list_by_function(
         self, tenant: str, namespace: str, function: str, *, before: tuple[int, str] | None, limit: int

@@ -124,6 +124,46 @@ def queue_bell(topic: str) -> str:
     return f"cs:bell:{topic}"
 
 
+def schedules(tenant: str, namespace: str) -> str:
+    """Sorted set of the schedule names of a namespace, all of score 0: lexicographic order."""
+    return f"cs:{{{tenant}}}:schedules:{namespace}"
+
+
+def schedule(tenant: str, namespace: str, name: str) -> str:
+    """A schedule's record: what is wanted."""
+    return f"cs:{{{tenant}}}:schedule:{namespace}/{name}"
+
+
+def shard_lease(shard: int) -> str:
+    """Hash of the lease of a scheduler shard."""
+    return f"cs:{{s{shard}}}:lease"
+
+
+def shard_due(shard: int) -> str:
+    """Sorted set of a shard's schedules that have a tick left, by when to look at them next."""
+    return f"cs:{{s{shard}}}:due"
+
+
+def shard_intents(shard: int) -> str:
+    """Sorted set of changes that are being handed to a shard, by when they were announced."""
+    return f"cs:{{s{shard}}}:intents"
+
+
+def shard_schedule(shard: int, uid: str) -> str:
+    """Hash of a schedule as its shard has it: record, cursor, counts."""
+    return f"cs:{{s{shard}}}:schedule:{uid}"
+
+
+def shard_ticks(shard: int, uid: str) -> str:
+    """Stream of a schedule's past ticks."""
+    return f"cs:{{s{shard}}}:ticks:{uid}"
+
+
+def shard_of(uid: str, shards: int) -> int:
+    """The scheduler shard of a schedule."""
+    return int.from_bytes(hashlib.blake2b(uid.encode(), digest_size=4).digest()) % shards
+
+
 def members(service: str) -> str:
     """Sorted set of the living instances of a service, by the end of their lives."""
     return f"cs:{{m:{service}}}:members"

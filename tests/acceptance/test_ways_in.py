@@ -297,12 +297,6 @@ def test_administration_is_not_on_the_public_port(mesh: Mesh) -> None:
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
 
 
-def test_what_this_release_does_not_have_says_so(mesh: Mesh) -> None:
-    answer = mesh.rest("GET", "/namespaces/default/schedules")
-    assert answer.status_code == 501
-    assert answer.json()["details"][0]["reason"] == "CS_UNIMPLEMENTED"
-
-
 def _buf_curl(mesh: Mesh, url: str, data: str) -> Any:
     options = ["--protocol", "grpc", "--http2-prior-knowledge", "-H", f"authorization: Bearer {mesh.admin}"]
     done = subprocess.run(

@@ -31,7 +31,9 @@ class _OverlapPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Overlap
     OVERLAP_POLICY_SKIP: _OverlapPolicy.ValueType  # 1
     """The tick is skipped, counted and listed."""
     OVERLAP_POLICY_QUEUE: _OverlapPolicy.ValueType  # 2
-    """The tick waits; ticks of one schedule run one after the other in the whole installation."""
+    """The tick waits until the one before has ended; ticks of one schedule run one after the other in the whole installation.
+    At most `max_catchup_ticks` wait; the oldest beyond that are dropped, counted and listed.
+    """
     OVERLAP_POLICY_PARALLEL: _OverlapPolicy.ValueType  # 3
     """The tick runs beside the one before."""
 
@@ -43,7 +45,9 @@ OVERLAP_POLICY_UNSPECIFIED: OverlapPolicy.ValueType  # 0
 OVERLAP_POLICY_SKIP: OverlapPolicy.ValueType  # 1
 """The tick is skipped, counted and listed."""
 OVERLAP_POLICY_QUEUE: OverlapPolicy.ValueType  # 2
-"""The tick waits; ticks of one schedule run one after the other in the whole installation."""
+"""The tick waits until the one before has ended; ticks of one schedule run one after the other in the whole installation.
+At most `max_catchup_ticks` wait; the oldest beyond that are dropped, counted and listed.
+"""
 OVERLAP_POLICY_PARALLEL: OverlapPolicy.ValueType  # 3
 """The tick runs beside the one before."""
 Global___OverlapPolicy: _TypeAlias = OverlapPolicy  # noqa: Y015
@@ -89,7 +93,7 @@ class _TickOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TickOutco
     TICK_OUTCOME_SKIPPED: _TickOutcome.ValueType  # 2
     """Skipped by the overlap rule."""
     TICK_OUTCOME_DROPPED: _TickOutcome.ValueType  # 3
-    """Dropped after an outage."""
+    """Dropped: too many were missed, or a pause or a change overtook it."""
     TICK_OUTCOME_REFUSED: _TickOutcome.ValueType  # 4
     """Refused, for example by the version's allowlist."""
 
@@ -103,7 +107,7 @@ TICK_OUTCOME_PUBLISHED: TickOutcome.ValueType  # 1
 TICK_OUTCOME_SKIPPED: TickOutcome.ValueType  # 2
 """Skipped by the overlap rule."""
 TICK_OUTCOME_DROPPED: TickOutcome.ValueType  # 3
-"""Dropped after an outage."""
+"""Dropped: too many were missed, or a pause or a change overtook it."""
 TICK_OUTCOME_REFUSED: TickOutcome.ValueType  # 4
 """Refused, for example by the version's allowlist."""
 Global___TickOutcome: _TypeAlias = TickOutcome  # noqa: Y015
@@ -204,20 +208,27 @@ class ScheduleSpec(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     JITTER_FIELD_NUMBER: _builtins.int
     cron: _builtins.str
-    """Cron expression of five fields, evaluated in `timezone`."""
+    """Cron expression of five fields (minute, hour, day of month, month, day of week), evaluated in `timezone`, 256 characters
+    at most: numbers, names, `*`, lists, ranges, steps, `L`, `LW` and `#`. When both day fields are restricted, one of
+    them has to match. Where local time jumps ahead, a tick of the missing hour is due right after the jump; where it
+    falls back, it is due once, the first time. Expressions whose minute or hour field begins with `*` follow the
+    elapsed time instead: nothing in the missing hour, and in both of the doubled ones.
+    """
     timezone: _builtins.str
-    """IANA name of the timezone for `cron`. Default `UTC`."""
+    """IANA name of the timezone for `cron`, for example `Europe/Berlin`. Default `UTC`. Not allowed beside another rule."""
     @_builtins.property
     def interval(self) -> _duration_pb2.Duration:
-        """Fixed interval from `start_time`, whole seconds, 1 s to 86,400 s."""
+        """Fixed interval, whole seconds, 1 s to 86,400 s. Ticks are due at `start_time` and at every interval after it; without a
+        `start_time` the creation takes its place, and the first tick is one interval later.
+        """
 
     @_builtins.property
     def once(self) -> _timestamp_pb2.Timestamp:
-        """A single tick at this time."""
+        """A single tick at this time, in the future."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """No tick before. Default: the creation."""
+        """No tick before. Default: the creation. Times are kept to the millisecond and lie before the year 3000."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
@@ -225,7 +236,9 @@ class ScheduleSpec(_message.Message):
 
     @_builtins.property
     def jitter(self) -> _duration_pb2.Duration:
-        """Each tick is delayed by a time drawn evenly from 0 to this, always the same for the same tick. Default 0, at most 1 h."""
+        """Each tick is delayed by a time drawn evenly from 0 to this, or to the tick after it if that is sooner; always the same
+        for the same tick. Default 0, at most 1 h.
+        """
 
     def __init__(
         self,
@@ -262,7 +275,7 @@ class ScheduleAction(_message.Message):
     ref: _builtins.str
     """Alias or decimal version, resolved at each tick. Required."""
     payload_json: _builtins.bytes
-    """Payload in the event: UTF-8 JSON, at most 256 KiB. Default `null`."""
+    """The event that the handler gets: UTF-8 JSON, at most 256 KiB. Default `null`. Which tick it is stands in `ctx.trigger`."""
     def __init__(
         self,
         *,
@@ -289,7 +302,9 @@ class SchedulePolicies(_message.Message):
     overlap: Global___OverlapPolicy.ValueType
     """Overlap of ticks. Default `OVERLAP_POLICY_SKIP`."""
     max_catchup_ticks: _builtins.int
-    """Missed ticks that are made up for before jumping to now. Default 60, 0 to 60."""
+    """Missed ticks that are made up for, the newest of them; older ones are dropped, counted and listed. A tick is missed when
+    the one after it is due too, or when it is more than 30 s late. Default 60, 0 to 60.
+    """
     def __init__(
         self,
         *,
@@ -320,6 +335,7 @@ class ScheduleStatus(_message.Message):
     DROPPED_TICKS_FIELD_NUMBER: _builtins.int
     LAST_ERROR_REASON_FIELD_NUMBER: _builtins.int
     LAST_ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
+    REFUSED_TICKS_FIELD_NUMBER: _builtins.int
     state: Global___ScheduleState.ValueType
     """Whether it ticks."""
     last_tick: _builtins.int
@@ -329,11 +345,13 @@ class ScheduleStatus(_message.Message):
     skipped_ticks: _builtins.int
     """Ticks that overlap rules skipped."""
     dropped_ticks: _builtins.int
-    """Ticks that were dropped after an outage."""
+    """Ticks that were dropped because too many were missed, or because a pause or a change overtook them."""
     last_error_reason: _builtins.str
     """Reason of the last refused tick, as in `ErrorReason` without its prefix. Empty: the last tick was not refused."""
     last_error_message: _builtins.str
     """One sentence on that."""
+    refused_ticks: _builtins.int
+    """Ticks that were refused."""
     @_builtins.property
     def next_tick_time(self) -> _timestamp_pb2.Timestamp:
         """Next tick. Absent: none."""
@@ -349,10 +367,11 @@ class ScheduleStatus(_message.Message):
         dropped_ticks: _builtins.int = ...,
         last_error_reason: _builtins.str = ...,
         last_error_message: _builtins.str = ...,
+        refused_ticks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next_tick_time", b"next_tick_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_ticks", b"dropped_ticks", "last_error_message", b"last_error_message", "last_error_reason", b"last_error_reason", "last_tick", b"last_tick", "next_tick_time", b"next_tick_time", "published_ticks", b"published_ticks", "skipped_ticks", b"skipped_ticks", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_ticks", b"dropped_ticks", "last_error_message", b"last_error_message", "last_error_reason", b"last_error_reason", "last_tick", b"last_tick", "next_tick_time", b"next_tick_time", "published_ticks", b"published_ticks", "refused_ticks", b"refused_ticks", "skipped_ticks", b"skipped_ticks", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -360,7 +379,7 @@ Global___ScheduleStatus: _TypeAlias = ScheduleStatus  # noqa: Y015
 
 @_typing.final
 class ScheduleTick(_message.Message):
-    """One tick of a schedule."""
+    """One tick of a schedule, or a run of ticks that were dropped together."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -370,14 +389,20 @@ class ScheduleTick(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     ACTIVATION_ID_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    LAST_TICK_FIELD_NUMBER: _builtins.int
     tick: _builtins.int
-    """Its number, from 1."""
+    """Its number, from 1. Of a run of ticks: the first one's."""
     outcome: Global___TickOutcome.ValueType
     """What became of it."""
     reason: _builtins.str
     """Why, as in `ErrorReason` without its prefix. Empty unless it was refused."""
     activation_id: _builtins.str
     """Its activation. Empty unless it was published."""
+    message: _builtins.str
+    """One sentence on why it was skipped, dropped or refused. Empty: it was published."""
+    last_tick: _builtins.int
+    """Number of the last tick of a run of ticks that were dropped together. 0: it is one tick."""
     @_builtins.property
     def due_time(self) -> _timestamp_pb2.Timestamp:
         """When it was due."""
@@ -395,10 +420,12 @@ class ScheduleTick(_message.Message):
         outcome: Global___TickOutcome.ValueType = ...,
         reason: _builtins.str = ...,
         activation_id: _builtins.str = ...,
+        message: _builtins.str = ...,
+        last_tick: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "due_time", b"due_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_id", b"activation_id", "decide_time", b"decide_time", "due_time", b"due_time", "outcome", b"outcome", "reason", b"reason", "tick", b"tick"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_id", b"activation_id", "decide_time", b"decide_time", "due_time", b"due_time", "last_tick", b"last_tick", "message", b"message", "outcome", b"outcome", "reason", b"reason", "tick", b"tick"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

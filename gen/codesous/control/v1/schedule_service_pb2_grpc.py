@@ -26,11 +26,12 @@ if _version_not_supported:
 
 
 class ScheduleServiceStub:
-    """Functions that run by the clock. A tick is a number; it becomes an activation exactly once, whatever dies.
+    """Functions that run by the clock. A tick is a number; it becomes an activation exactly once, whatever dies. It runs as the
+    principal that created the schedule, and is checked against the version's `invoke_schedule_roles` each time: a tick that
+    may not run is refused, counted and listed, and the schedule goes on.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`. Every call fails with `CS_VALIDATION_FIELD`
-    when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store
-    does not answer; only other reasons are listed below.
+    Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and
+    with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
     """
 
     def __init__(self, channel):
@@ -92,11 +93,12 @@ class ScheduleServiceStub:
 
 
 class ScheduleServiceServicer:
-    """Functions that run by the clock. A tick is a number; it becomes an activation exactly once, whatever dies.
+    """Functions that run by the clock. A tick is a number; it becomes an activation exactly once, whatever dies. It runs as the
+    principal that created the schedule, and is checked against the version's `invoke_schedule_roles` each time: a tick that
+    may not run is refused, counted and listed, and the schedule goes on.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`. Every call fails with `CS_VALIDATION_FIELD`
-    when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store
-    does not answer; only other reasons are listed below.
+    Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and
+    with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
     """
 
     def CreateSchedule(self, request, context):
@@ -122,37 +124,45 @@ class ScheduleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSchedule(self, request, context):
-        """Changes the fields that `update_mask` names. Fails with `CS_NOT_FOUND_SCHEDULE`, and with `CS_CONFLICT_CONCURRENT` when
-        `etag` is set and stale.
+        """Changes the fields that `update_mask` names. A change of `spec` drops what was missed and goes on from now; ticks keep
+        their numbers. The principal stays who it was: a caller who is somebody else and changes `action` must be on the
+        version's `invoke_schedule_roles`. Fails with `CS_NOT_FOUND_SCHEDULE`, with `CS_CONFLICT_CONCURRENT` when `etag` is set and
+        stale, and when `action` is changed with `CS_NOT_FOUND_FUNCTION`, `CS_NOT_FOUND_ALIAS`, `CS_NOT_FOUND_VERSION` and
+        `CS_AUTHZ_ROLE_MISSING`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSchedule(self, request, context):
-        """Deletes a schedule. Fails with `CS_NOT_FOUND_SCHEDULE`.
+        """Deletes a schedule and its history. When the call has returned, none of its ticks is published any more. Fails with
+        `CS_NOT_FOUND_SCHEDULE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseSchedule(self, request, context):
-        """Pauses a schedule. Pausing it again changes nothing. Fails with `CS_NOT_FOUND_SCHEDULE`.
+        """Pauses a schedule. Pausing it again changes nothing. When the call has returned, no tick is published until it is
+        resumed; what was published before goes on. Fails with `CS_NOT_FOUND_SCHEDULE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeSchedule(self, request, context):
-        """Resumes a schedule. Resuming it again changes nothing. Fails with `CS_NOT_FOUND_SCHEDULE`.
+        """Resumes a schedule from now: ticks that would have been due during the pause are not made up for. Resuming it again
+        changes nothing. Fails with `CS_NOT_FOUND_SCHEDULE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RunSchedule(self, request, context):
-        """Runs a schedule's action now, beside its ticks. Fails with `CS_NOT_FOUND_SCHEDULE` and
-        `CS_AUTHZ_ROLE_MISSING`.
+        """Runs a schedule's action now, beside its ticks: it has no number (its trigger tells tick 0), no overlap rule holds it
+        back, and a paused schedule can be run too. Fails with `CS_NOT_FOUND_SCHEDULE`, `CS_NOT_FOUND_FUNCTION`,
+        `CS_NOT_FOUND_ALIAS`, `CS_NOT_FOUND_VERSION`, `CS_AUTHZ_ROLE_MISSING`, `CS_TENANT_INFLIGHT_LIMIT` and
+        `CS_CODEQ_UNAVAILABLE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,8 +176,9 @@ class ScheduleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListScheduleTicks(self, request, context):
-        """Lists past ticks, newest first: what was published, skipped, dropped and refused. Fails with
-        `CS_NOT_FOUND_SCHEDULE`.
+        """Lists past ticks, newest first: what was published, skipped, dropped and refused. The last 250 entries of a schedule are
+        kept (`scheduler.history`); the counts in its status are of all. Fails with `CS_NOT_FOUND_SCHEDULE`, and with
+        `CS_VALIDATION_PAGE_TOKEN` on a foreign page token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -235,11 +246,12 @@ def add_ScheduleServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ScheduleService:
-    """Functions that run by the clock. A tick is a number; it becomes an activation exactly once, whatever dies.
+    """Functions that run by the clock. A tick is a number; it becomes an activation exactly once, whatever dies. It runs as the
+    principal that created the schedule, and is checked against the version's `invoke_schedule_roles` each time: a tick that
+    may not run is refused, counted and listed, and the schedule goes on.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`. Every call fails with `CS_VALIDATION_FIELD`
-    when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store
-    does not answer; only other reasons are listed below.
+    Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and
+    with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
     """
 
     @staticmethod

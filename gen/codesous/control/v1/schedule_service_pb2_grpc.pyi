@@ -27,11 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ScheduleServiceStub:
-    """Functions that run by the clock. A tick is a number; it becomes an activation exactly once, whatever dies.
+    """Functions that run by the clock. A tick is a number; it becomes an activation exactly once, whatever dies. It runs as the
+    principal that created the schedule, and is checked against the version's `invoke_schedule_roles` each time: a tick that
+    may not run is refused, counted and listed, and the schedule goes on.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`. Every call fails with `CS_VALIDATION_FIELD`
-    when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store
-    does not answer; only other reasons are listed below.
+    Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and
+    with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
     """
 
     @_typing.overload
@@ -47,33 +48,46 @@ class ScheduleServiceStub:
     ListSchedules: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.ListSchedulesRequest, _schedule_service_pb2.ListSchedulesResponse]
     """Lists schedules of a namespace by name. Fails with `CS_VALIDATION_PAGE_TOKEN` on a foreign page token."""
     UpdateSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.UpdateScheduleRequest, _schedule_service_pb2.UpdateScheduleResponse]
-    """Changes the fields that `update_mask` names. Fails with `CS_NOT_FOUND_SCHEDULE`, and with `CS_CONFLICT_CONCURRENT` when
-    `etag` is set and stale.
+    """Changes the fields that `update_mask` names. A change of `spec` drops what was missed and goes on from now; ticks keep
+    their numbers. The principal stays who it was: a caller who is somebody else and changes `action` must be on the
+    version's `invoke_schedule_roles`. Fails with `CS_NOT_FOUND_SCHEDULE`, with `CS_CONFLICT_CONCURRENT` when `etag` is set and
+    stale, and when `action` is changed with `CS_NOT_FOUND_FUNCTION`, `CS_NOT_FOUND_ALIAS`, `CS_NOT_FOUND_VERSION` and
+    `CS_AUTHZ_ROLE_MISSING`.
     """
     DeleteSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.DeleteScheduleRequest, _schedule_service_pb2.DeleteScheduleResponse]
-    """Deletes a schedule. Fails with `CS_NOT_FOUND_SCHEDULE`."""
+    """Deletes a schedule and its history. When the call has returned, none of its ticks is published any more. Fails with
+    `CS_NOT_FOUND_SCHEDULE`.
+    """
     PauseSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.PauseScheduleRequest, _schedule_service_pb2.PauseScheduleResponse]
-    """Pauses a schedule. Pausing it again changes nothing. Fails with `CS_NOT_FOUND_SCHEDULE`."""
+    """Pauses a schedule. Pausing it again changes nothing. When the call has returned, no tick is published until it is
+    resumed; what was published before goes on. Fails with `CS_NOT_FOUND_SCHEDULE`.
+    """
     ResumeSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.ResumeScheduleRequest, _schedule_service_pb2.ResumeScheduleResponse]
-    """Resumes a schedule. Resuming it again changes nothing. Fails with `CS_NOT_FOUND_SCHEDULE`."""
+    """Resumes a schedule from now: ticks that would have been due during the pause are not made up for. Resuming it again
+    changes nothing. Fails with `CS_NOT_FOUND_SCHEDULE`.
+    """
     RunSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.RunScheduleRequest, _schedule_service_pb2.RunScheduleResponse]
-    """Runs a schedule's action now, beside its ticks. Fails with `CS_NOT_FOUND_SCHEDULE` and
-    `CS_AUTHZ_ROLE_MISSING`.
+    """Runs a schedule's action now, beside its ticks: it has no number (its trigger tells tick 0), no overlap rule holds it
+    back, and a paused schedule can be run too. Fails with `CS_NOT_FOUND_SCHEDULE`, `CS_NOT_FOUND_FUNCTION`,
+    `CS_NOT_FOUND_ALIAS`, `CS_NOT_FOUND_VERSION`, `CS_AUTHZ_ROLE_MISSING`, `CS_TENANT_INFLIGHT_LIMIT` and
+    `CS_CODEQ_UNAVAILABLE`.
     """
     PreviewSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.PreviewScheduleRequest, _schedule_service_pb2.PreviewScheduleResponse]
     """Tells the next ticks, with the reason for any that would not be published. Fails with `CS_NOT_FOUND_SCHEDULE`."""
     ListScheduleTicks: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.ListScheduleTicksRequest, _schedule_service_pb2.ListScheduleTicksResponse]
-    """Lists past ticks, newest first: what was published, skipped, dropped and refused. Fails with
-    `CS_NOT_FOUND_SCHEDULE`.
+    """Lists past ticks, newest first: what was published, skipped, dropped and refused. The last 250 entries of a schedule are
+    kept (`scheduler.history`); the counts in its status are of all. Fails with `CS_NOT_FOUND_SCHEDULE`, and with
+    `CS_VALIDATION_PAGE_TOKEN` on a foreign page token.
     """
 
 @_typing.type_check_only
 class ScheduleServiceAsyncStub(ScheduleServiceStub):
-    """Functions that run by the clock. A tick is a number; it becomes an activation exactly once, whatever dies.
+    """Functions that run by the clock. A tick is a number; it becomes an activation exactly once, whatever dies. It runs as the
+    principal that created the schedule, and is checked against the version's `invoke_schedule_roles` each time: a tick that
+    may not run is refused, counted and listed, and the schedule goes on.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`. Every call fails with `CS_VALIDATION_FIELD`
-    when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store
-    does not answer; only other reasons are listed below.
+    Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and
+    with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -86,32 +100,45 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
     ListSchedules: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.ListSchedulesRequest, _schedule_service_pb2.ListSchedulesResponse]  # type: ignore[assignment]
     """Lists schedules of a namespace by name. Fails with `CS_VALIDATION_PAGE_TOKEN` on a foreign page token."""
     UpdateSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.UpdateScheduleRequest, _schedule_service_pb2.UpdateScheduleResponse]  # type: ignore[assignment]
-    """Changes the fields that `update_mask` names. Fails with `CS_NOT_FOUND_SCHEDULE`, and with `CS_CONFLICT_CONCURRENT` when
-    `etag` is set and stale.
+    """Changes the fields that `update_mask` names. A change of `spec` drops what was missed and goes on from now; ticks keep
+    their numbers. The principal stays who it was: a caller who is somebody else and changes `action` must be on the
+    version's `invoke_schedule_roles`. Fails with `CS_NOT_FOUND_SCHEDULE`, with `CS_CONFLICT_CONCURRENT` when `etag` is set and
+    stale, and when `action` is changed with `CS_NOT_FOUND_FUNCTION`, `CS_NOT_FOUND_ALIAS`, `CS_NOT_FOUND_VERSION` and
+    `CS_AUTHZ_ROLE_MISSING`.
     """
     DeleteSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.DeleteScheduleRequest, _schedule_service_pb2.DeleteScheduleResponse]  # type: ignore[assignment]
-    """Deletes a schedule. Fails with `CS_NOT_FOUND_SCHEDULE`."""
+    """Deletes a schedule and its history. When the call has returned, none of its ticks is published any more. Fails with
+    `CS_NOT_FOUND_SCHEDULE`.
+    """
     PauseSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.PauseScheduleRequest, _schedule_service_pb2.PauseScheduleResponse]  # type: ignore[assignment]
-    """Pauses a schedule. Pausing it again changes nothing. Fails with `CS_NOT_FOUND_SCHEDULE`."""
+    """Pauses a schedule. Pausing it again changes nothing. When the call has returned, no tick is published until it is
+    resumed; what was published before goes on. Fails with `CS_NOT_FOUND_SCHEDULE`.
+    """
     ResumeSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.ResumeScheduleRequest, _schedule_service_pb2.ResumeScheduleResponse]  # type: ignore[assignment]
-    """Resumes a schedule. Resuming it again changes nothing. Fails with `CS_NOT_FOUND_SCHEDULE`."""
+    """Resumes a schedule from now: ticks that would have been due during the pause are not made up for. Resuming it again
+    changes nothing. Fails with `CS_NOT_FOUND_SCHEDULE`.
+    """
     RunSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.RunScheduleRequest, _schedule_service_pb2.RunScheduleResponse]  # type: ignore[assignment]
-    """Runs a schedule's action now, beside its ticks. Fails with `CS_NOT_FOUND_SCHEDULE` and
-    `CS_AUTHZ_ROLE_MISSING`.
+    """Runs a schedule's action now, beside its ticks: it has no number (its trigger tells tick 0), no overlap rule holds it
+    back, and a paused schedule can be run too. Fails with `CS_NOT_FOUND_SCHEDULE`, `CS_NOT_FOUND_FUNCTION`,
+    `CS_NOT_FOUND_ALIAS`, `CS_NOT_FOUND_VERSION`, `CS_AUTHZ_ROLE_MISSING`, `CS_TENANT_INFLIGHT_LIMIT` and
+    `CS_CODEQ_UNAVAILABLE`.
     """
     PreviewSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.PreviewScheduleRequest, _schedule_service_pb2.PreviewScheduleResponse]  # type: ignore[assignment]
     """Tells the next ticks, with the reason for any that would not be published. Fails with `CS_NOT_FOUND_SCHEDULE`."""
     ListScheduleTicks: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.ListScheduleTicksRequest, _schedule_service_pb2.ListScheduleTicksResponse]  # type: ignore[assignment]
-    """Lists past ticks, newest first: what was published, skipped, dropped and refused. Fails with
-    `CS_NOT_FOUND_SCHEDULE`.
+    """Lists past ticks, newest first: what was published, skipped, dropped and refused. The last 250 entries of a schedule are
+    kept (`scheduler.history`); the counts in its status are of all. Fails with `CS_NOT_FOUND_SCHEDULE`, and with
+    `CS_VALIDATION_PAGE_TOKEN` on a foreign page token.
     """
 
 class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Functions that run by the clock. A tick is a number; it becomes an activation exactly once, whatever dies.
+    """Functions that run by the clock. A tick is a number; it becomes an activation exactly once, whatever dies. It runs as the
+    principal that created the schedule, and is checked against the version's `invoke_schedule_roles` each time: a tick that
+    may not run is refused, counted and listed, and the schedule goes on.
 
-    Not implemented by this release: every call fails with `CS_UNIMPLEMENTED`. Every call fails with `CS_VALIDATION_FIELD`
-    when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and with `CS_STORE_UNAVAILABLE` when the store
-    does not answer; only other reasons are listed below.
+    Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not, and
+    with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
     """
 
     @_abc_1.abstractmethod
@@ -146,8 +173,11 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.UpdateScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.UpdateScheduleResponse, _abc.Awaitable[_schedule_service_pb2.UpdateScheduleResponse]]:
-        """Changes the fields that `update_mask` names. Fails with `CS_NOT_FOUND_SCHEDULE`, and with `CS_CONFLICT_CONCURRENT` when
-        `etag` is set and stale.
+        """Changes the fields that `update_mask` names. A change of `spec` drops what was missed and goes on from now; ticks keep
+        their numbers. The principal stays who it was: a caller who is somebody else and changes `action` must be on the
+        version's `invoke_schedule_roles`. Fails with `CS_NOT_FOUND_SCHEDULE`, with `CS_CONFLICT_CONCURRENT` when `etag` is set and
+        stale, and when `action` is changed with `CS_NOT_FOUND_FUNCTION`, `CS_NOT_FOUND_ALIAS`, `CS_NOT_FOUND_VERSION` and
+        `CS_AUTHZ_ROLE_MISSING`.
         """
 
     @_abc_1.abstractmethod
@@ -156,7 +186,9 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.DeleteScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.DeleteScheduleResponse, _abc.Awaitable[_schedule_service_pb2.DeleteScheduleResponse]]:
-        """Deletes a schedule. Fails with `CS_NOT_FOUND_SCHEDULE`."""
+        """Deletes a schedule and its history. When the call has returned, none of its ticks is published any more. Fails with
+        `CS_NOT_FOUND_SCHEDULE`.
+        """
 
     @_abc_1.abstractmethod
     def PauseSchedule(
@@ -164,7 +196,9 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.PauseScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.PauseScheduleResponse, _abc.Awaitable[_schedule_service_pb2.PauseScheduleResponse]]:
-        """Pauses a schedule. Pausing it again changes nothing. Fails with `CS_NOT_FOUND_SCHEDULE`."""
+        """Pauses a schedule. Pausing it again changes nothing. When the call has returned, no tick is published until it is
+        resumed; what was published before goes on. Fails with `CS_NOT_FOUND_SCHEDULE`.
+        """
 
     @_abc_1.abstractmethod
     def ResumeSchedule(
@@ -172,7 +206,9 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.ResumeScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.ResumeScheduleResponse, _abc.Awaitable[_schedule_service_pb2.ResumeScheduleResponse]]:
-        """Resumes a schedule. Resuming it again changes nothing. Fails with `CS_NOT_FOUND_SCHEDULE`."""
+        """Resumes a schedule from now: ticks that would have been due during the pause are not made up for. Resuming it again
+        changes nothing. Fails with `CS_NOT_FOUND_SCHEDULE`.
+        """
 
     @_abc_1.abstractmethod
     def RunSchedule(
@@ -180,8 +216,10 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.RunScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.RunScheduleResponse, _abc.Awaitable[_schedule_service_pb2.RunScheduleResponse]]:
-        """Runs a schedule's action now, beside its ticks. Fails with `CS_NOT_FOUND_SCHEDULE` and
-        `CS_AUTHZ_ROLE_MISSING`.
+        """Runs a schedule's action now, beside its ticks: it has no number (its trigger tells tick 0), no overlap rule holds it
+        back, and a paused schedule can be run too. Fails with `CS_NOT_FOUND_SCHEDULE`, `CS_NOT_FOUND_FUNCTION`,
+        `CS_NOT_FOUND_ALIAS`, `CS_NOT_FOUND_VERSION`, `CS_AUTHZ_ROLE_MISSING`, `CS_TENANT_INFLIGHT_LIMIT` and
+        `CS_CODEQ_UNAVAILABLE`.
         """
 
     @_abc_1.abstractmethod
@@ -198,8 +236,9 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.ListScheduleTicksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.ListScheduleTicksResponse, _abc.Awaitable[_schedule_service_pb2.ListScheduleTicksResponse]]:
-        """Lists past ticks, newest first: what was published, skipped, dropped and refused. Fails with
-        `CS_NOT_FOUND_SCHEDULE`.
+        """Lists past ticks, newest first: what was published, skipped, dropped and refused. The last 250 entries of a schedule are
+        kept (`scheduler.history`); the counts in its status are of all. Fails with `CS_NOT_FOUND_SCHEDULE`, and with
+        `CS_VALIDATION_PAGE_TOKEN` on a foreign page token.
         """
 
 def add_ScheduleServiceServicer_to_server(servicer: ScheduleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

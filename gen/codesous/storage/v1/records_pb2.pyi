@@ -5,11 +5,13 @@ Records that only the store reads. They wrap the contracts' messages and add wha
 
 from codesous.control.v1 import alias_pb2 as _alias_pb2
 from codesous.control.v1 import function_pb2 as _function_pb2
+from codesous.control.v1 import schedule_pb2 as _schedule_pb2
 from codesous.control.v1 import version_pb2 as _version_pb2
 from codesous.type.v1 import attempt_pb2 as _attempt_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -149,3 +151,79 @@ class AttemptHistory(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AttemptHistory: _TypeAlias = AttemptHistory  # noqa: Y015
+
+@_typing.final
+class ScheduleRecord(_message.Message):
+    """A schedule as it is wanted. What is the case with it, its shard tells."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    CURSOR_GENERATION_FIELD_NUMBER: _builtins.int
+    CURSOR_TIME_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    """Counts the changes, from 1. A shard takes a record over only when it is newer than its own."""
+    cursor_generation: _builtins.int
+    """The generation that set the cursor: a later one leaves it where it is."""
+    @_builtins.property
+    def schedule(self) -> _schedule_pb2.Schedule:
+        """The schedule, with no status but its state."""
+
+    @_builtins.property
+    def cursor_time(self) -> _timestamp_pb2.Timestamp:
+        """The cursor's ticks are due after this."""
+
+    def __init__(
+        self,
+        *,
+        schedule: _schedule_pb2.Schedule | None = ...,
+        generation: _builtins.int = ...,
+        cursor_generation: _builtins.int = ...,
+        cursor_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cursor_time", b"cursor_time", "schedule", b"schedule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor_generation", b"cursor_generation", "cursor_time", b"cursor_time", "generation", b"generation", "schedule", b"schedule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScheduleRecord: _TypeAlias = ScheduleRecord  # noqa: Y015
+
+@_typing.final
+class ScheduleIntent(_message.Message):
+    """A change of a schedule that is being handed from its tenant to its shard."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    MUTATION_ID_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Tenant."""
+    namespace: _builtins.str
+    """Namespace."""
+    schedule: _builtins.str
+    """Name of the schedule."""
+    uid: _builtins.str
+    """Unique id of the schedule."""
+    mutation_id: _builtins.str
+    """The change: no two have the same intent."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        schedule: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        mutation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutation_id", b"mutation_id", "namespace", b"namespace", "schedule", b"schedule", "tenant", b"tenant", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScheduleIntent: _TypeAlias = ScheduleIntent  # noqa: Y015
