@@ -33,6 +33,8 @@ _PR_SET_SECCOMP: Final = 22
 _PR_GET_NO_NEW_PRIVS: Final = 39
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _SECCOMP_MODE_FILTER: Final = 2
+_DESCRIPTOR_MAX: Final = 0xFFFF_FFFF
+_SYS_CLOSE_RANGE: Final = 436
 _SYS_LANDLOCK_CREATE: Final = 444
 _SYS_LANDLOCK_RESTRICT: Final = 446
 _MACHINE: Final = os.uname().machine
@@ -129,8 +131,16 @@ def close_descriptors(connection_fd: int) -> None:
     null = os.open("/dev/null", os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
-    os.closerange(3, connection_fd)
-    os.closerange(connection_fd + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    _close_range(3, connection_fd - 1)
+    _close_range(connection_fd + 1, _DESCRIPTOR_MAX)
+
+
+def _close_range(first: int, last: int) -> None:
+    if first > last:
+        return
+    if _libc.syscall(ctypes.c_long(_SYS_CLOSE_RANGE), ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(0)) != 0:
+        # A kernel before 5.9. What was opened above today's limit, under a higher one, is out of reach then.
+        os.closerange(first, min(last, resource.getrlimit(resource.RLIMIT_NOFILE)[0]) + 1)
 
 
 def change_root(has_empty_root: bool) -> None:

@@ -11,6 +11,7 @@ Run as `python -I -m cs_sandbox.zygote FD`.
 from __future__ import annotations
 
 import array
+import contextlib
 import gc
 import json
 import os
@@ -25,7 +26,7 @@ from typing import Any, Final, NoReturn
 
 from codesous.cell.v1 import frames_pb2
 
-from cs_sandbox import activation, cell, frames, jail, jail_proof, namespaces, seccomp_rules
+from cs_sandbox import activation, cell, code_pages, frames, jail, jail_proof, namespaces, seccomp_rules
 
 _MESSAGE_MAX: Final = 65536
 _HEADROOM: Final = 128 * 1024 * 1024
@@ -107,7 +108,12 @@ def _plan(memory_max: int, skip: frozenset[str]) -> jail.JailPlan:
         program = seccomp_rules.build_filter()
     except (OSError, ImportError, RuntimeError, AttributeError) as fault:
         distrust = f"the filter could not be built, is libseccomp on this machine? {fault}"
+    sealed = "left out by configuration" if "sealed_code" in skip else code_pages.seal_code()
     held, absent = namespaces.enter_namespaces(skip)
+    if sealed:
+        absent["sealed_code"] = sealed
+    else:
+        held.append("sealed_code")
     covered = "mount_namespace" in held and namespaces.cover_root()
     plan = jail.JailPlan(base, memory_max, program, tuple(held), absent, covered, distrust, skip)
     if distrust or "seccomp" in skip:
@@ -134,6 +140,12 @@ def _run_cell(plan: jail.JailPlan, connection: socket.socket, require_jail: bool
         os._exit(0)
 
 
+def _volunteer_for_the_oom_killer() -> None:
+    """When the machine runs out of memory the kernel is to end a cell, the one with most of it, and no service."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
 def main() -> None:
     """Serve on the control socket whose descriptor is the first argument."""
     jail.die_with_parent()
@@ -143,6 +155,7 @@ def main() -> None:
     if not settings:
         return
     os.environ.clear()
+    _volunteer_for_the_oom_killer()
     try:
         activation.warm_up()
         zygote = Zygote(control, json.loads(settings))
@@ -154,3 +167,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    # Not by the interpreter's own end: it would free the callbacks, by writing to pages that are sealed.
+    os._exit(0)
