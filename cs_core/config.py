@@ -212,6 +212,12 @@ class SandboxSettings(Section):
 
     cells: int = Field(8, ge=1, le=1024, description="Cells of one invoker.")
     cells_per_tenant: int = Field(4, ge=1, le=1024, description="Cells of one tenant in one invoker.")
+    runs_per_cell: int = Field(
+        64,
+        ge=1,
+        le=1024,
+        description="Activations that may overlap in one cell while they wait; 1 turns overlapping off.",
+    )
     spares: int = Field(1, ge=0, le=64, description="Jailed cells of no tenant that are kept ready.")
     idle_ttl: float = Field(60.0, gt=0, description="Life of an idle cell, in seconds.")
     require_jail: bool = Field(True, description="Refuse to run code when a mandatory layer of the jail is missing.")

@@ -50,6 +50,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
         PoolSettings(
             cells_max=sandbox.cells,
             cells_per_tenant=sandbox.cells_per_tenant,
+            runs_per_cell=sandbox.runs_per_cell,
             spare_cells=sandbox.spares,
             idle_ttl=timedelta(seconds=sandbox.idle_ttl),
             memory_max_bytes=limits.memory_mb_max * MIB,

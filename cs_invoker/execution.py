@@ -11,9 +11,11 @@ gap leaves a state from which the next delivery goes on:
 - after retry: the record is QUEUED and says when it may begin; a delivery that comes early finds it busy until then.
 
 The attempt number counts runs begun. A run that crashes its cell or its invoker is begun again; an activation whose
-`max_deliveries` runs crashed is ended as CS_RUNTIME_CRASH and its message goes to the dead letters. The number of
-deliveries is no measure of that: a message is also delivered again because it was busy, found no slot, the store was
-away, or a process drained. A retry is the same message, put back with a delay: no worker waits for it.
+`max_deliveries` runs crashed is ended as CS_RUNTIME_CRASH and its message goes to the dead letters. A run that was
+ended by another one of its cell is handed back without a crash being counted. Whatever was cut short is begun again
+in a cell of its own, so that it cannot happen to it twice and a crash has one suspect. The number of deliveries is no
+measure of that: a message is also delivered again because it was busy, found no slot, the store was away, or a
+process drained. A retry is the same message, put back with a delay: no worker waits for it.
 """
 
 from __future__ import annotations
@@ -105,6 +107,10 @@ class CrashedRunError(Exception):
     """The run crashed and may be begun again."""
 
 
+class BystanderRunError(Exception):
+    """Another run of the same cell ended the run: it may be begun again, and that is no crash of its own."""
+
+
 class Execution:
     """Processes deliveries of `cs.invoke`, one call per delivery; calls may overlap."""
 
@@ -137,8 +143,8 @@ class Execution:
             raise
         except UnavailableError as error:
             _log.warning("left to another delivery: the store is away", reason=error.reason)
-        except CrashedRunError:
-            _log.warning("left to another delivery: the run crashed")
+        except (CrashedRunError, BystanderRunError) as error:
+            _log.warning("left to another delivery: the run was cut short", by=type(error).__name__)
             await self._parts.conclusion.put_back(delivery, timedelta(0))
         except LeaseLostError:
             _log.warning("left to another delivery: the lease was lost")
@@ -216,7 +222,7 @@ class Execution:
             holding = Holding(delivery, request, held.owner, on_renewed=entry.extend, on_cancel=entry.cancel.set)
             try:
                 ended = await leases.hold(holding, self._run_and_finish(request, held, entry.cancel))
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, BystanderRunError):
                 await leases.release(holding)
                 raise
             except CrashedRunError:
@@ -241,6 +247,8 @@ class Execution:
             ran, logs = await self._run(request, held, cancel)
             if ran.crashed and held.begun.crashes + 1 < self._policy.max_deliveries:
                 raise CrashedRunError
+            if ran.bystander:
+                raise BystanderRunError
         ran.result.dead_letter = ran.result.error.reason == results.REASON_CRASH
         await self._at_gap(Gap.RAN, request.activation_id)
         ended = await self._finish_or_retry(request, held, ran.result, logs)
@@ -256,7 +264,7 @@ class Execution:
             lambda logs: self._parts.activations.append_logs(tenant, activation_id, held.owner, logs),
         )
         try:
-            ran = await self._parts.runner.run(request, held.begun.attempt, cancel, sink)
+            ran = await self._parts.runner.run(request, held.begun, cancel, sink)
         finally:
             logs = await sink.close()
         return ran, logs

@@ -53,9 +53,16 @@ def wall_limit(request: InvocationRequest, version: Version, now: datetime) -> t
 
 
 def make_job(
-    request: InvocationRequest, version: Version, bundle: Bundle, *, attempt: int, now: datetime, sizes: Sizes
+    request: InvocationRequest,
+    version: Version,
+    bundle: Bundle,
+    *,
+    attempt: int,
+    now: datetime,
+    sizes: Sizes,
+    alone: bool = False,
 ) -> Job:
-    """The job. `attempt` counts the runs begun, this one included."""
+    """The job. `attempt` counts the runs begun, this one included; `alone`: its cell runs nothing beside it."""
     wall = wall_limit(request, version, now)
     return Job(
         tenant=request.function.tenant,
@@ -71,6 +78,7 @@ def make_job(
             stack_bytes=sizes.stack,
         ),
         env=dict(version.config.env),
+        alone=alone,
     )
 
 

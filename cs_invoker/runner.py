@@ -21,6 +21,7 @@ from codesous.type.v1.log_entry_pb2 import LogEntry
 
 from cs_core.clock import Clock, to_timestamp
 from cs_core.errors import UnavailableError
+from cs_core.store.activations import Begun
 from cs_sandbox.job import Bundle, HostCalls, Job, Outcome, SandboxError
 
 from . import results
@@ -61,6 +62,8 @@ class Ran:
     result: InvocationResult
     crashed: bool = False
     """Whether the cell died: the run may be begun again."""
+    bystander: bool = False
+    """Whether another run of its cell is to blame: it is begun again, and does not count as a crash of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +84,13 @@ class Runner:
         except CodeMissingError:
             return None
 
-    async def run(self, request: InvocationRequest, attempt: int, cancel: asyncio.Event, on_log: OnLog) -> Ran:
+    async def run(self, request: InvocationRequest, begun: Begun, cancel: asyncio.Event, on_log: OnLog) -> Ran:
         """Run the activation once. Raises UnavailableError and SandboxError, when nothing was run."""
+        attempt = begun.attempt
         try:
             version = await self.code.version(request.function)
             bundle = await self.code.bundle(version)
-            return await self._run(request, version, bundle, attempt, cancel, on_log)
+            return await self._run(request, version, bundle, begun, cancel, on_log)
         except CodeMissingError as error:
             return self._failure(request, error.reason, str(error), attempt)
         except (UnavailableError, SandboxError):
@@ -100,14 +104,14 @@ class Runner:
         request: InvocationRequest,
         version: Version,
         bundle: Bundle,
-        attempt: int,
+        begun: Begun,
         cancel: asyncio.Event,
         on_log: OnLog,
     ) -> Ran:
-        now = self.clock.now()
+        now, attempt = self.clock.now(), begun.attempt
         if expired(request, now):
             return self._failure(request, results.REASON_TIMEOUT, "the deadline passed before the run began", attempt)
-        job = make_job(request, version, bundle, attempt=attempt, now=now, sizes=self.sizes)
+        job = make_job(request, version, bundle, attempt=attempt, now=now, sizes=self.sizes, alone=begun.was_cut_short)
         host = self.host_calls(request, version.config.capabilities)
         deadline = deadline_of(request)
         left = None if deadline is None else (deadline - now).total_seconds()
@@ -127,7 +131,8 @@ class Runner:
         if outcome.cold:
             self.on_cold_start()
         result = results.of_outcome(request, outcome, attempt, self.sizes)
-        return Ran(result, crashed=result.error.reason == results.REASON_CRASH and result.error.retryable)
+        crashed = result.error.reason == results.REASON_CRASH and result.error.retryable
+        return Ran(result, crashed=crashed and not outcome.bystander, bystander=outcome.bystander)
 
     def _failure(self, request: InvocationRequest, reason: str, message: str, attempt: int) -> Ran:
         now = self.clock.now()

@@ -1,9 +1,12 @@
-"""The cell: the process that runs activations of one tenant, one frame after the other.
+"""The cell: the process that runs activations of one tenant. Several may be live; one computes at a time.
 
-Theory of operation: single-threaded. The loop waits on the socket and on the run's next timer, hands frames to the run,
-lets it advance, and after its end frees the context, builds the next one ahead for the same bundle, and says `Idle`.
-The supervisor starts the next run only then, so that cleaning is never on anybody's clock. End of file on the socket, a
-frame that cannot be parsed, or a heap in doubt ends the process.
+Theory of operation: single-threaded. The loop takes the frames that came, then gives a turn to each run that has
+something to do, one after the other; when none has, it waits on the socket and on the next timer. The supervisor is
+told whose turn it is, and when the cell waits: it starts another run only in a cell that waits, and it knows by that
+who kept the processor from whom. After the end of a run the context is freed, the next one is built ahead for the
+same bundle, and the cell says `Idle` for that run; a cell without other runs gets its next one only then, so that
+cleaning is never on anybody's clock. A run that leaves its heap in doubt is not cleaned: the cell takes no more runs
+and ends with the last one. End of file on the socket or a frame that cannot be parsed ends the process.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ from __future__ import annotations
 import os
 import select
 import socket
-import time
 from collections import OrderedDict
 from typing import Final, NoReturn
 
@@ -20,8 +22,12 @@ from google.protobuf.message import DecodeError
 
 from cs_sandbox import frames, jail, syntax
 from cs_sandbox.activation import Activation
+from cs_sandbox.context import Context
 
 BUNDLES_MAX: Final = 8
+QUIET_MIN: Final = 0.005
+"""Seconds without a timer that are worth telling: in less, no other run could be started."""
+_QUIET_MAX: Final = 3600.0
 _READ_SIZE: Final = 1 << 18
 
 
@@ -34,7 +40,7 @@ class Cell:
 
     Args:
         connection: to the supervisor.
-        base_bytes: address space that this process needs beyond the heap of a run.
+        base_bytes: address space that this process needs beyond the heaps of its runs.
     """
 
     def __init__(self, connection: socket.socket, base_bytes: int) -> None:
@@ -42,29 +48,34 @@ class Cell:
         self._base_bytes = base_bytes
         self._buffer = frames.FrameBuffer(frames.TO_CELL_MAX)
         self._bundles: OrderedDict[str, tuple[frames_pb2.LoadBundle, dict[str, bytes]]] = OrderedDict()
-        self._ready: Activation | None = None
-        self._current: Activation | None = None
+        self._ready: Context | None = None
+        self._runs: dict[int, Activation] = {}
+        self._abandoned: list[Activation] = []
+        self._taken = 0
+        self._turn = 0
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
 
     def serve(self) -> NoReturn:
-        """Serve until the connection ends. Always raises `RetireError`."""
+        """Serve until the connection ends or the cell retires. Always raises `RetireError`."""
         while True:
             self._wait()
-            data = self._receive()
-            for body in self._buffer.feed(data):
+            for body in self._buffer.feed(self._receive()):
+                self._taken += 1
                 self._dispatch(frames_pb2.ToCell.FromString(body))
-            if self._current is not None:
-                self._current.advance()
-                self._recycle()
+            for activation in list(self._runs.values()):
+                if activation.delay() <= 0:
+                    self._give_turn(activation)
 
     def _wait(self) -> None:
-        if self._current is None:
+        if not self._runs:
             self._poll.poll()
-        else:
-            left = self._current.wake_time() - time.monotonic()
-            # Rounded up: waking before the timer is due would only spin.
-            self._poll.poll(max(0, int(left * 1000 + 1)))
+            return
+        delay = min(activation.delay() for activation in self._runs.values())
+        if delay >= QUIET_MIN:
+            self._tell_turn(0, min(delay, _QUIET_MAX))
+        # Rounded up: waking before the timer is due would only spin.
+        self._poll.poll(int(delay * 1000 + 1) if delay > 0 else 0)
 
     def _receive(self) -> bytes:
         try:
@@ -86,8 +97,12 @@ class Cell:
             case "run":
                 self._start(frame.run)
             case "host_result":
-                if self._current is not None and self._current.run_id == frame.host_result.run_id:
-                    self._current.answer(frame.host_result)
+                if (asking := self._runs.get(frame.host_result.run_id)) is not None:
+                    asking.take(frame.host_result)
+            case "drop":
+                if (dropped := self._runs.get(frame.drop.run_id)) is not None:
+                    dropped.done = True
+                    self._recycle(dropped)
             case "check":
                 faults = syntax.find_faults(dict(frame.check.files))
                 self._send(frames_pb2.FromCell(check_result=frames_pb2.CheckResult(faults=faults)))
@@ -99,37 +114,66 @@ class Cell:
         while len(self._bundles) > BUNDLES_MAX:
             self._bundles.popitem(last=False)
 
+    # Runs.
+
     def _start(self, run: frames_pb2.Run) -> None:
-        if self._current is not None or run.bundle_sha256 not in self._bundles:
+        if run.run_id in self._runs or run.bundle_sha256 not in self._bundles:
             raise RetireError
         self._bundles.move_to_end(run.bundle_sha256)
-        activation, self._ready = self._ready, None
-        if activation is not None and activation.bundle.bundle_sha256 != run.bundle_sha256:
-            activation.close()
-            activation = None
-        if activation is None:
-            activation = self._prepare(run.bundle_sha256)
-        self._current = activation
-        jail.limit_memory(self._base_bytes + run.memory_bytes)
-        activation.start(run)
+        if self._runs:
+            self._tell_turn(run.run_id)
+        else:
+            # The supervisor knows whose turn it is.
+            self._turn = run.run_id
+        context = self._take_context(run.bundle_sha256)
+        self._runs[run.run_id] = Activation(run, context, self._send)
+        self._fit_memory()
 
-    def _prepare(self, sha256: str) -> Activation:
+    def _take_context(self, sha256: str) -> Context:
+        context, self._ready = self._ready, None
+        if context is not None and context.bundle.bundle_sha256 != sha256:
+            context.close()
+            context = None
+        return context or self._prepare(sha256)
+
+    def _prepare(self, sha256: str) -> Context:
         bundle, compiled = self._bundles[sha256]
-        return Activation(bundle, compiled, self._send)
+        return Context(bundle, compiled)
 
-    def _recycle(self) -> None:
-        """After the end of a run: free its context, build the next one, and take work again."""
-        activation = self._current
-        if activation is None or not activation.done:
-            return
+    def _fit_memory(self) -> None:
+        """Limit the address space to what the runs may have together; the engine holds each to its own limit."""
+        live = sum(activation.run.memory_bytes for activation in self._runs.values())
+        lost = sum(activation.run.memory_bytes for activation in self._abandoned)
+        jail.limit_memory(self._base_bytes + live + lost)
+
+    def _give_turn(self, activation: Activation) -> None:
+        if self._turn != activation.run_id:
+            self._tell_turn(activation.run_id)
+        activation.advance()
+        if activation.done:
+            self._recycle(activation)
+
+    def _recycle(self, activation: Activation) -> None:
+        """After the end of a run: free its context, build the next one, and say so."""
+        del self._runs[activation.run_id]
         if activation.tainted:
+            self._abandoned.append(activation)
+            self._send(frames_pb2.FromCell(retiring=frames_pb2.Retiring()))
+        else:
+            sha256 = activation.context.bundle.bundle_sha256
+            activation.context.close()
+            if self._ready is None and sha256 in self._bundles:
+                self._ready = self._prepare(sha256)
+            self._send(frames_pb2.FromCell(idle=frames_pb2.Idle(run_id=activation.run_id)))
+        if self._abandoned and not self._runs:
             raise RetireError
-        self._current = None
-        run_id, sha256 = activation.run_id, activation.bundle.bundle_sha256
-        activation.close()
-        if sha256 in self._bundles:
-            self._ready = self._prepare(sha256)
-        self._send(frames_pb2.FromCell(idle=frames_pb2.Idle(run_id=run_id)))
+
+    def _tell_turn(self, run_id: int, quiet: float = 0.0) -> None:
+        self._turn = run_id
+        turn = frames_pb2.Turn(run_id=run_id)
+        if run_id == 0:
+            turn.taken, turn.quiet_ms = self._taken, int(quiet * 1000)
+        self._send(frames_pb2.FromCell(turn=turn))
 
     def _send(self, frame: frames_pb2.FromCell) -> None:
         try:

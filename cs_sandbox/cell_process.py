@@ -1,4 +1,4 @@
-"""The supervisor's handle of one cell: its connection, its state, its clock, and the way to kill it."""
+"""The supervisor's handle of one cell: its process, its connection, its state, and how it ended."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from cs_sandbox import frames
 from cs_sandbox.cell import BUNDLES_MAX
+from cs_sandbox.cell_runs import CellRuns
 from cs_sandbox.job import Diagnostic, HostCalls, JailError, Job, LogEntry, Outcome, SandboxError
 from cs_sandbox.meter import Meter
 from cs_sandbox.result import cut
@@ -25,12 +26,10 @@ from cs_sandbox.zygote_process import CellEnd, ForkedCell
 
 END_WAIT: Final = 0.5
 """Seconds that we wait to be told how a cell ended before we say that we do not know."""
-RECYCLE_WAIT: Final = 2.0
-"""Seconds for a cell to clean up after a run."""
 FAULTS_MAX: Final = 100
 FAULT_TEXT_MAX: Final = 1000
 MEMORY_SUSPICION: Final = 0.5
-"""A crash with this share of the memory limit resident is taken for exhausted memory."""
+"""A crash with this share of the memory limits resident is taken for exhausted memory."""
 
 
 class CellState(Enum):
@@ -49,18 +48,22 @@ class CellProcess(asyncio.Protocol):
 
     Args:
         forked: what the zygote handed over. Owned from now on.
-        on_change: called with the cell after each change of its state.
+        on_change: called with the cell after each change of what it can be used for.
+
+    Attributes:
+        draining: whether it is to be given no more runs, so that it becomes idle.
+        retiring: whether it said that it takes no more.
     """
 
     def __init__(self, forked: ForkedCell, on_change: Callable[[CellProcess], None]) -> None:
         self.pid = forked.pid
         self.tenant: str | None = None
-        self.state = CellState.STARTING
         self.layers: tuple[str, ...] = ()
         self.missing_layers: tuple[str, ...] = ()
         self.idle_since = 0.0
-        self.last_bundle = ""
         self.kill_reason = ""
+        self.draining = False
+        self.retiring = False
         loop = asyncio.get_running_loop()
         self._pidfd = forked.pidfd
         self._connection = forked.connection
@@ -71,11 +74,10 @@ class CellProcess(asyncio.Protocol):
         self._ended: asyncio.Future[CellEnd] = loop.create_future()
         self._checked: asyncio.Future[list[Diagnostic]] | None = None
         self._bundles: dict[str, None] = {}
-        self._run: Run | None = None
-        self._last_run = 0
-        self._clock: asyncio.TimerHandle | None = None
         self._meter = Meter()
         self._pause: asyncio.TimerHandle | None = None
+        self._runs = CellRuns(self._send, self.kill)
+        self._started = self._reserved = self._gone = False
         self._grave: asyncio.Task[None] | None = None
 
     # Life.
@@ -94,24 +96,55 @@ class CellProcess(asyncio.Protocol):
             raise
 
     @property
+    def state(self) -> CellState:
+        """What the cell is doing."""
+        if self._gone:
+            return CellState.GONE
+        if not self._started:
+            return CellState.STARTING
+        if self._runs.live:
+            return CellState.RUNNING
+        if self._runs.number:
+            return CellState.RECYCLING
+        return CellState.RESERVED if self._reserved else CellState.IDLE
+
+    @property
     def runs(self) -> int:
         """Runs that it was given so far."""
-        return self._last_run
+        return self._runs.count
+
+    @property
+    def load(self) -> int:
+        """Runs whose contexts are in it now."""
+        return self._runs.number
+
+    @property
+    def ends(self) -> float:
+        """When the last of its runs must have ended, by the event loop's clock."""
+        return max((run.ends for run in self._runs.live), default=0.0)
+
+    def knows(self, sha256: str) -> bool:
+        """Whether the cell has that bundle's code."""
+        return sha256 in self._bundles
+
+    def takes_beside(self, memory_bytes: int, most_runs: int, most_memory: int) -> bool:
+        """Whether another run may begin beside those that are live: they all wait, and there is room for it."""
+        if self._reserved or self.draining or self.retiring or self._gone or not self._runs.waiting:
+            return False
+        return self.load < most_runs and self._runs.memory_bytes + memory_bytes <= most_memory
 
     @property
     def reserved(self) -> bool:
         """Whether the cell waits for the run that it was promised to."""
-        return self.state is CellState.RESERVED
+        return self._reserved and not self._gone
 
     def reserve(self) -> None:
-        """Promise an idle cell to a run."""
-        if self.state is CellState.IDLE:
-            self.state = CellState.RESERVED
+        """Promise the cell to one run."""
+        self._reserved = True
 
     def unreserve(self) -> None:
         """Take the promise back."""
-        if self.state is CellState.RESERVED:
-            self.state = CellState.IDLE
+        self._reserved = False
 
     @property
     def burying(self) -> bool:
@@ -143,9 +176,8 @@ class CellProcess(asyncio.Protocol):
         self._close()
 
     def _close(self) -> None:
-        if self.state is CellState.GONE:
+        if self._gone:
             return
-        self._stop_clock()
         if self._pause is not None:
             self._pause.cancel()
         if not self._ready.done():
@@ -153,31 +185,40 @@ class CellProcess(asyncio.Protocol):
             self._ready.exception()
         if self._checked is not None and not self._checked.done():
             self._checked.set_exception(SandboxError("the cell died"))
-        run, self._run = self._run, None
-        if run is not None and self.kill_reason == "close":
-            run.crash("the pool was closed")
-        elif run is not None and not run.outcome.done():
-            self._grave = asyncio.get_running_loop().create_task(self._bury(run))
+        self._end_runs()
         # A cell that lets go of its connection is of no more use, whatever it does.
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             os.close(self._pidfd)
             self._pidfd = -1
-        self._set_state(CellState.GONE)
+        self._gone = True
+        self._on_change(self)
 
-    async def _bury(self, run: Run) -> None:
-        """Tell why the cell died under a run."""
+    def _end_runs(self) -> None:
+        """The cell dies: the run that is to blame is told why; the others are bystanders."""
+        own_fault = not self.retiring and self.kill_reason in ("", "breach")
+        blamed = self._runs.turns.computing if own_fault else None
+        memory = self._runs.memory_bytes
+        for run in self._runs.close():
+            if self.kill_reason == "close":
+                run.crash("the pool was closed")
+            elif run is blamed:
+                self._grave = asyncio.get_running_loop().create_task(self._bury(run, memory))
+            else:
+                run.stand_by("the cell died of another run")
+
+    async def _bury(self, run: Run, memory: int) -> None:
+        """Tell why the cell died under a run. `memory`: what its runs might use together."""
         try:
             async with asyncio.timeout(END_WAIT):
                 end = await asyncio.shield(self._ended)
         except TimeoutError:
             run.crash("the cell died")
             return
-        limit = run.job.limits.memory_bytes
         if self.kill_reason == "breach":
             run.crash("the cell broke its protocol", retryable=False)
-        elif not self.kill_reason and end.peak_bytes >= MEMORY_SUSPICION * limit and end.code != -signal.SIGSYS:
+        elif not self.kill_reason and end.peak_bytes >= MEMORY_SUSPICION * memory and end.code != -signal.SIGSYS:
             run.exhaust_memory()
         elif end.code == -signal.SIGSYS:
             run.crash("the cell made a system call that its jail forbids", retryable=False)
@@ -185,12 +226,6 @@ class CellProcess(asyncio.Protocol):
             run.crash(f"the cell was ended by signal {-end.code}")
         else:
             run.crash("the cell ended")
-
-    def _set_state(self, state: CellState) -> None:
-        self.state = state
-        if state is CellState.IDLE:
-            self.idle_since = asyncio.get_running_loop().time()
-        self._on_change(self)
 
     # Work.
 
@@ -202,35 +237,31 @@ class CellProcess(asyncio.Protocol):
         cancel: asyncio.Event | None,
         grace: timedelta,
     ) -> Outcome:
-        """Run a job to its outcome. The cell must be idle; a cancelled task kills it."""
-        if self.state is not CellState.RESERVED or self.tenant != job.tenant:
-            raise SandboxError("the cell is not free for this tenant")
-        cold = self._last_run == 0
+        """Run a job to its outcome. The cell must be reserved; a run whose task is cancelled is ended."""
+        if not self.reserved or self.tenant != job.tenant or (job.alone and self.load):
+            raise SandboxError("the cell is not free for this run")
+        self._reserved = False
+        cold = self._runs.count == 0
         self._load(job)
-        self._last_run += 1
-        run = self._run = Run(job, self._last_run, host, self._send, on_log, self._unread)
-        self._set_state(CellState.RUNNING)
-        self._start_clock((job.limits.wall + grace).total_seconds(), self._overrun)
-        self._send(run.request())
+        run = Run(job, self._runs.count + 1, host, self._send, on_log, self._unread)
+        self._runs.begin(run, grace)
+        self._on_change(self)
         watch = None
         if cancel is not None:
-            watch = asyncio.get_running_loop().create_task(self._cancel_on(cancel, run))
+            watch = asyncio.get_running_loop().create_task(self._cancel_on(cancel, run, grace))
         try:
-            outcome = await run.outcome
+            outcome = await asyncio.shield(run.outcome)
         except asyncio.CancelledError:
-            run.cancel()
-            self.kill("cancel")
+            self._runs.cancel(run, grace)
             raise
         finally:
             if watch is not None:
                 watch.cancel()
         return replace(outcome, cold=cold)
 
-    async def _cancel_on(self, cancel: asyncio.Event, run: Run) -> None:
+    async def _cancel_on(self, cancel: asyncio.Event, run: Run, grace: timedelta) -> None:
         await cancel.wait()
-        if not run.outcome.done():
-            run.cancel()
-            self.kill("cancel")
+        self._runs.cancel(run, grace)
 
     async def check_syntax(self, files: dict[str, bytes], patience: timedelta) -> list[Diagnostic]:
         """Compile modules without running them. Raises `SandboxError` or `TimeoutError`; then the cell is of no use."""
@@ -241,7 +272,6 @@ class CellProcess(asyncio.Protocol):
 
     def _load(self, job: Job) -> None:
         bundle = job.bundle
-        self.last_bundle = bundle.sha256
         if bundle.sha256 in self._bundles:
             del self._bundles[bundle.sha256]
         else:
@@ -255,24 +285,11 @@ class CellProcess(asyncio.Protocol):
 
     def _send(self, frame: frames_pb2.ToCell) -> None:
         if self._transport is not None and not self._transport.is_closing():
+            self._runs.turns.note_sent(frame)
             self._transport.write(frames.encode(frame))
 
     def _unread(self) -> int:
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
-
-    def _start_clock(self, seconds: float, action: Callable[[], None]) -> None:
-        self._stop_clock()
-        self._clock = asyncio.get_running_loop().call_later(seconds, action)
-
-    def _stop_clock(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
-
-    def _overrun(self) -> None:
-        if self._run is not None:
-            self._run.time_out()
-        self.kill("timeout")
 
     # Frames.
 
@@ -280,7 +297,7 @@ class CellProcess(asyncio.Protocol):
         """Take the cell's frames; any breach of the protocol kills it."""
         try:
             for body in self._buffer.feed(data):
-                if self.state is CellState.GONE:
+                if self._gone:
                     return
                 frame = frames_pb2.FromCell.FromString(body)
                 frame.DiscardUnknownFields()
@@ -290,20 +307,22 @@ class CellProcess(asyncio.Protocol):
 
     def _dispatch(self, frame: frames_pb2.FromCell) -> None:
         kind = frame.WhichOneof("frame")
-        if kind == "log":
-            self._running(frame.log.run_id).log(frame.log)
-        elif kind == "host_call":
-            self._running(frame.host_call.run_id).host_call(frame.host_call)
-            self._charge(len(frame.host_call.arguments))
-        elif kind == "result":
-            self._take_result(frame.result)
-        elif kind == "idle":
-            self._take_idle(frame.idle)
-        elif kind == "ready" and self.state is CellState.STARTING:
+        if self._runs.take(kind, frame):
+            if kind in ("host_call", "turn"):
+                self._charge(len(frame.host_call.arguments))
+            if self._runs.number == 0:
+                self.idle_since = asyncio.get_running_loop().time()
+            if kind in ("turn", "result", "idle"):
+                self._on_change(self)
+        elif kind == "retiring" and self._runs.number:
+            self.retiring = True
+        elif kind == "ready" and not self._ready.done():
             self.layers, self.missing_layers = tuple(frame.ready.layers), tuple(frame.ready.missing_layers)
             self._ready.set_result(None)
-            self._set_state(CellState.IDLE)
-        elif kind == "jail_failure" and self.state is CellState.STARTING:
+            self._started = True
+            self.idle_since = asyncio.get_running_loop().time()
+            self._on_change(self)
+        elif kind == "jail_failure" and not self._ready.done():
             self._ready.set_exception(JailError(frame.jail_failure.layer, frame.jail_failure.message))
         elif kind == "check_result" and self._checked is not None and not self._checked.done():
             self._checked.set_result(
@@ -316,7 +335,7 @@ class CellProcess(asyncio.Protocol):
             raise frames.FrameError(f"an unexpected frame: {kind}")
 
     def _charge(self, size: int) -> None:
-        """Count a host call; a cell that makes too much work is not read for a while."""
+        """Count a frame that it is the cell's to send or not; one that makes too much work is not read for a while."""
         loop = asyncio.get_running_loop()
         debt = self._meter.spend(size + self._meter.call_cost, loop.time())
         if debt > 0 and self._pause is None and self._transport is not None:
@@ -327,21 +346,3 @@ class CellProcess(asyncio.Protocol):
         self._pause = None
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
-
-    def _running(self, run_id: int) -> Run:
-        if self._run is None or self._run.run_id != run_id:
-            raise frames.FrameError("a frame for a run that is not live")
-        return self._run
-
-    def _take_result(self, frame: frames_pb2.RunResult) -> None:
-        run = self._running(frame.run_id)
-        run.finish(frame)
-        self._run = None
-        self._start_clock(RECYCLE_WAIT, lambda: self.kill("recycle"))
-        self._set_state(CellState.RECYCLING)
-
-    def _take_idle(self, frame: frames_pb2.Idle) -> None:
-        if self.state is not CellState.RECYCLING or frame.run_id != self._last_run:
-            raise frames.FrameError("idle out of turn")
-        self._stop_clock()
-        self._set_state(CellState.IDLE)

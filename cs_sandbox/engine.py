@@ -32,13 +32,12 @@ from cs_sandbox.engine_abi import (
     TAG_STRING,
     UNDEFINED,
     Value,
-    allocated_bytes,
     ffi,
+    heap_bytes,
     lib,
 )
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_SAMPLE_INTERVAL: Final = 0.001
 
 _engines: dict[int, Engine] = {}
 """Live engines by the addresses of their context and of their runtime."""
@@ -69,9 +68,7 @@ class Engine:
         self.interrupted = False
         self.modules: Mapping[str, bytes] = {}
         self.compiled: dict[str, bytes] = {}
-        self.sample_time = 0.0
         self._peak = 0
-        self._allocated = allocated_bytes()
         self._natives: list[Callable[..., Any]] = []
         self._runtime = lib.JS_NewRuntime()
         if self._runtime == ffi.NULL:
@@ -90,13 +87,14 @@ class Engine:
         """Limit the heap to `memory_bytes` in all."""
         lib.JS_SetMemoryLimit(self._runtime, memory_bytes)
 
+    @property
+    def heap(self) -> int:
+        """Bytes that this engine has allocated now."""
+        return heap_bytes(self._runtime)
+
     def sample_memory(self) -> int:
-        """Most bytes that the process was seen to allocate since this engine was made. Called at each interrupt too."""
-        began = time.monotonic()
-        self._peak = max(self._peak, allocated_bytes() - self._allocated)
-        # Counting walks the allocator's free lists: spend a twentieth of the time on it at most.
-        now = time.monotonic()
-        self.sample_time = now + max(_SAMPLE_INTERVAL, 20 * (now - began))
+        """Most bytes that this engine was seen to have allocated. Called at each interrupt too."""
+        self._peak = max(self._peak, self.heap)
         return self._peak
 
     def close(self) -> None:
@@ -217,6 +215,10 @@ class Engine:
             raise ScriptError
         return bool(done)
 
+    def has_pending_job(self) -> bool:
+        """Whether a promise job waits to be run."""
+        return bool(lib.JS_IsJobPending(self._runtime))
+
     def compile_script(self, source: bytes, name: str) -> bytes:
         """Bytecode of a script. Raises `ScriptError`."""
         return self._bytecode(self._compile(source, name, EVAL_GLOBAL))
@@ -291,10 +293,8 @@ def decode(raw: bytes) -> str:
 @ffi.callback("JSInterruptHandler")  # type: ignore[untyped-decorator]
 def _on_interrupt(runtime: Any, _opaque: Any) -> int:
     engine = _engines[_address(runtime)]
-    now = time.monotonic()
-    if now >= engine.sample_time:
-        engine.sample_memory()
-    if now < engine.deadline:
+    engine.sample_memory()
+    if time.monotonic() < engine.deadline:
         return 0
     engine.interrupted = True
     return 1

@@ -71,11 +71,15 @@ EVAL_MODULE: Final = 1
 EVAL_COMPILE_ONLY: Final = 1 << 5
 BYTECODE: Final = 1
 
-
 ENGINE_VERSION: Final = "0.17"
 
 Value = Any
 """A `JSValue` struct as cffi gives it."""
+
+_HEAP_WORD: Final = 6
+_LIMIT_WORD: Final = 7
+"""Where a runtime keeps the size of its heap and the limit of it: the words after its five allocator functions."""
+_MARK: Final = 0x5EED_5EED
 
 
 def _library() -> Any:
@@ -86,6 +90,13 @@ def _library() -> Any:
     version = ffi.string(loaded.JS_GetVersion()).decode()
     if not version.startswith(ENGINE_VERSION + "."):
         raise ImportError(f"QuickJS-ng {version} is not {ENGINE_VERSION}.x, whose C interface this module declares")
+    runtime = loaded.JS_NewRuntime()
+    loaded.JS_SetMemoryLimit(runtime, _MARK)
+    words = ffi.cast("uint64_t *", runtime)
+    known = words[_LIMIT_WORD] == _MARK and 0 < words[_HEAP_WORD] < _MARK
+    loaded.JS_FreeRuntime(runtime)
+    if not known:
+        raise ImportError(f"QuickJS-ng {version} keeps the size of its heap somewhere else on this machine")
     return loaded
 
 
@@ -97,27 +108,6 @@ UNDEFINED: Final = (0, TAG_UNDEFINED)
 EXCEPTION: Final = (0, TAG_EXCEPTION)
 
 
-def _allocator() -> Any:
-    """The C library, when it is one that counts what is allocated."""
-    counter = cffi.FFI()
-    counter.cdef(
-        "struct info { size_t arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost; };"
-        "struct info mallinfo2(void);"
-    )
-    library = counter.dlopen(None)
-    try:
-        library.mallinfo2()
-    except AttributeError:
-        return None
-    return library
-
-
-_counting = _allocator()
-
-
-def allocated_bytes() -> int:
-    """Bytes that this process has allocated now; 0 where the C library does not count."""
-    if _counting is None:
-        return 0
-    info = _counting.mallinfo2()
-    return int(info.uordblks + info.hblkhd)
+def heap_bytes(runtime: Any) -> int:
+    """Bytes that a runtime has allocated now. The engine's own count: to ask for its statistics would walk the heap."""
+    return int(ffi.cast("uint64_t *", runtime)[_HEAP_WORD])

@@ -90,6 +90,8 @@ class Job:
     """Plain values of the second argument. `attempt` also marks the log lines."""
     limits: Limits = field(default_factory=Limits)
     env: Mapping[str, str] = field(default_factory=dict)
+    alone: bool = False
+    """Whether its cell runs nothing else meanwhile: for a run that is repeated because it was a bystander."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,12 @@ class Outcome:
     cold: bool = False
     """Whether the cell had not run this tenant before."""
     peak_memory: int = 0
-    """Bytes of JavaScript heap when the run ended; 0 when not known."""
+    """Most bytes of JavaScript heap that were seen; 0 when not known."""
+    bystander: bool = False
+    """Whether another run of its cell is to blame for this error: the cell died, or its processor was not to be had.
+    To be repeated with `Job.alone`, so that it cannot happen twice."""
+    hogged: bool = False
+    """Whether it kept the processor of its cell for so long that the cell is no place for others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,10 @@
-"""One run as the supervisor sees it: frames in, an `Outcome` out. Nothing that a cell says is believed unchecked."""
+"""One run as the supervisor sees it: frames in, an `Outcome` out. Nothing that a cell says is believed unchecked.
+
+Theory of operation: the clock of a run never stands still. But runs of one cell share its processor, so the time is
+kept that a run had something to do and another had the turn (`stalled`). A run that is late after it was stalled for
+much of its time is not a TIMEOUT: it ends as a bystander, to be repeated in a cell of its own. A cell could lie about
+turns, and gain one repetition for its own tenant by it.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +34,10 @@ from cs_sandbox.job import (
 )
 from cs_sandbox.response import ResponseError, check_response
 
+STALLED_SHARE: Final = 0.25
+"""A run that is late was hindered, when it was stalled for this share of its time limit."""
+HOG_TURN_MS: Final = 50
+"""A run that keeps the processor for this long, in processor time, is no good neighbour."""
 MIB: Final = 1024 * 1024
 HOST_VALUE_MAX: Final = 16 * MIB
 ARGUMENTS_IN_FLIGHT_MAX: Final = 4 * MIB
@@ -63,6 +73,12 @@ class Run:
         self.run_id = run_id
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.began = asyncio.get_running_loop().time()
+        self.ends = self.began + job.limits.wall.total_seconds()
+        self.ended_in_cell = False
+        """Whether the cell said how it ended: it says nothing of the run after that."""
+        self._clock: asyncio.TimerHandle | None = None
+        self._due_since: float | None = None
+        self._stalled = 0.0
         self._start = datetime.now(UTC)
         self._host = host
         self._send = send
@@ -76,6 +92,7 @@ class Run:
         self._unheard = 0
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._attempt = int(job.context.get("attempt", 1))
+        self._bystander = self._hogged = False
 
     def request(self) -> frames_pb2.ToCell:
         """The frame that starts the run."""
@@ -97,6 +114,36 @@ class Run:
             )
         )
 
+    # Time.
+
+    def start_clock(self, grace: float, overrun: Callable[[Run], None]) -> None:
+        """Call `overrun` when the time limit has passed by `grace` seconds and there is no outcome."""
+        self._clock = asyncio.get_running_loop().call_at(self.ends + grace, overrun, self)
+
+    def fall_due(self) -> None:
+        """The cell was sent something for this run, and another run may have the turn."""
+        if self._due_since is None:
+            self._due_since = asyncio.get_running_loop().time()
+
+    def take_turn(self) -> None:
+        """The run has the turn, or has nothing to do."""
+        if self._due_since is not None:
+            self._stalled += asyncio.get_running_loop().time() - self._due_since
+            self._due_since = None
+
+    def wait_for_turn_of(self, since: float) -> None:
+        """Another run has had the turn since then. A run that waits for no host call waits for a timer: it is due."""
+        if self._due_since is None and not self._calls:
+            self._due_since = since
+        self.take_turn()
+
+    @property
+    def hindered(self) -> bool:
+        """Whether other runs kept it from ending in time."""
+        return self._stalled >= STALLED_SHARE * self.job.limits.wall.total_seconds()
+
+    # Frames.
+
     def log(self, line: frames_pb2.LogLine) -> None:
         """Take a line, cut to what is left of the limit. Raises `FrameError` when a cell ignores the limit."""
         if self._log_cut:
@@ -105,6 +152,10 @@ class Run:
         size = len(line.message.encode()) + LOG_LINE_COST
         self._log_bytes += size
         limit = self.job.limits.log_bytes
+        if self.outcome.done():
+            # The cell has not heard of it yet.
+            self._log_cut = self._log_bytes > limit
+            return
         level = (
             line.level if line.level in log_entry_pb2.LogLevel.values() and line.level else log_entry_pb2.LOG_LEVEL_INFO
         )
@@ -131,6 +182,8 @@ class Run:
             raise FrameError("more host calls in flight than allowed")
         self._count_unheard()
         self._last_call = call.call_id
+        if self.outcome.done():
+            return  # The cell has not heard of it yet.
         task = asyncio.get_running_loop().create_task(self._perform(call))
         self._calls[call.call_id] = task
 
@@ -175,8 +228,8 @@ class Run:
 
     def finish(self, frame: frames_pb2.RunResult) -> None:
         """Take the cell's result. Raises `FrameError` when it is not what a cell may send."""
-        wall = self.job.limits.wall
-        if asyncio.get_running_loop().time() - self.began > wall.total_seconds():
+        self._hogged = frame.longest_turn_ms >= HOG_TURN_MS
+        if asyncio.get_running_loop().time() > self.ends and not self.hindered:
             self.time_out()
         elif frame.WhichOneof("outcome") == "response":
             self._succeed(frame)
@@ -208,8 +261,14 @@ class Run:
     def _peak(self, frame: frames_pb2.RunResult) -> int:
         return min(frame.peak_memory_bytes, self.job.limits.memory_bytes)
 
-    def time_out(self) -> None:
-        """End the run as TIMEOUT."""
+    # Ends that the supervisor gives.
+
+    def time_out(self, *, hogged: bool = False) -> None:
+        """End the run as TIMEOUT; as a bystander when it was hindered. `hogged`: it was its turn all the while."""
+        self._hogged = self._hogged or hogged
+        if self.hindered and not hogged:
+            self.stand_by("another run of the same cell kept the processor")
+            return
         wall_ms = int(self.job.limits.wall.total_seconds() * 1000)
         self.settle(ActivationStatus.ACTIVATION_STATUS_TIMEOUT, error=result.timeout_error(wall_ms))
 
@@ -224,6 +283,11 @@ class Run:
         crashed.retryable = retryable
         self.settle(ActivationStatus.ACTIVATION_STATUS_ERROR, error=crashed)
 
+    def stand_by(self, message: str) -> None:
+        """End the run as ERROR because of another run in its cell."""
+        self._bystander = True
+        self.crash(message)
+
     def exhaust_memory(self) -> None:
         """End the run as ERROR because its cell died of the memory that it used."""
         exhausted = result.memory_error(self.job.limits.memory_bytes)
@@ -237,12 +301,23 @@ class Run:
         peak: int = 0,
     ) -> None:
         """Fix the outcome; the first one stays. Host calls that are still running are cancelled."""
+        if self._clock is not None:
+            self._clock.cancel()
         for task in self._calls.values():
             task.cancel()
         if not self.outcome.done():
-            end = datetime.now(UTC)
             self.outcome.set_result(
-                Outcome(status, response, error, self._logs, self._start, end, cold=False, peak_memory=peak)
+                Outcome(
+                    status,
+                    response,
+                    error,
+                    self._logs,
+                    self._start,
+                    datetime.now(UTC),
+                    peak_memory=peak,
+                    bystander=self._bystander,
+                    hogged=self._hogged,
+                )
             )
 
 

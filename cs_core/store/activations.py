@@ -64,6 +64,11 @@ class Begun:
     busy_for: timedelta = timedelta(0)
     result: InvocationResult | None = None
 
+    @property
+    def was_cut_short(self) -> bool:
+        """Whether a run before this one ended neither by itself nor by a limit: its cell or its owner went away."""
+        return self.attempt > 1 + self.retries
+
 
 @dataclass(frozen=True, slots=True)
 class Renewal:

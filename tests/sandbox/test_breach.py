@@ -18,6 +18,7 @@ from codesous.cell.v1.frames_pb2 import (
     RunResult,
     SyntaxFault,
     ToCell,
+    Turn,
 )
 from codesous.type.v1.activation_status_pb2 import ACTIVATION_STATUS_ERROR
 from codesous.type.v1.function_response_pb2 import FunctionResponse
@@ -63,6 +64,7 @@ BREACHES = {
     "the answer to a check that nobody asked for": encode(FromCell(check_result=CheckResult())),
     "a jail that fails late": encode(FromCell(jail_failure={"layer": "seccomp"})),
     "two results": encode(FromCell(result=RunResult(run_id=1, error=InvocationError(reason="CS_NO_SUCH")))),
+    "a turn after more frames than were sent": encode(FromCell(turn=Turn(taken=9))),
     "half a frame, then another": (100).to_bytes(4, "big") + b"\x0a" * 100,
 }
 
@@ -186,7 +188,7 @@ async def ask_on(fake, arguments=b'["k"]'):
             await fake.send(host_call(number, arguments))
         except OSError:
             break
-        while (run := fake.cell._run) is not None and (run._last_call < number or run._calls):
+        while any(run._last_call < number or run._calls for run in fake.cell._runs.live):
             await asyncio.sleep(0)
         most = max(most, fake.cell._unread())
     return most

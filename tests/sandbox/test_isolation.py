@@ -36,6 +36,13 @@ async def small():
         yield pool
 
 
+@pytest.fixture
+async def narrow():
+    """A pool in which runs do not overlap, so that they soon have to wait."""
+    async with CellPool(PoolSettings(cells_max=2, runs_per_cell=1)) as pool:
+        yield pool
+
+
 async def test_globals_and_prototypes_do_not_leak_between_activations(small, job):
     for _ in range(20):
         outcome = await small.run(job(COUNTER), LocalHostCalls())
@@ -52,7 +59,7 @@ async def test_two_tenants_never_share_a_cell(small, job):
     gone = []
 
     def watch():
-        for cell in small._cells.values():
+        for cell in small.cells():
             if cell.tenant is not None:
                 assert owners.setdefault(cell.pid, cell.tenant) == cell.tenant
 
@@ -72,7 +79,7 @@ async def test_a_killed_cell_fails_only_its_own_activation(small, job):
     first = asyncio.create_task(small.run(endless, LocalHostCalls()))
     second = asyncio.create_task(small.run(steady, LocalHostCalls()))
     await wait_until(lambda: small.stats().cells.get("running", 0) == 2)
-    (victim,) = [cell.pid for cell in small._cells.values() if cell.tenant == "t_first1"]
+    (victim,) = [cell.pid for cell in small.cells() if cell.tenant == "t_first1"]
     os.kill(victim, signal.SIGKILL)
     outcome = await first
     assert outcome.status == ACTIVATION_STATUS_ERROR
@@ -92,14 +99,14 @@ async def test_the_zygote_comes_back_after_its_death(small, job):
         small.run(job("export default () => { for (;;) {} }", wall=30, tenant="t_other1"), LocalHostCalls())
     )
     await wait_until(lambda: small.stats().cells.get("running", 0) == 1)
-    before = small._zygote.pid
+    before = small.zygote_pid
     os.kill(before, signal.SIGKILL)
     # Its cells die with it, and each fails its own activation.
     assert (await running).error.reason == "CS_RUNTIME_CRASH"
-    await wait_until(lambda: not any(cell.state.value == "idle" and cell.tenant for cell in small._cells.values()))
+    await wait_until(lambda: not any(cell.state.value == "idle" and cell.tenant for cell in small.cells()))
     outcome = await small.run(job("export default () => 2"), LocalHostCalls())
     assert outcome.response.body == "2"
-    assert small._zygote.pid != before
+    assert small.zygote_pid != before
     assert small.stats().zygote_starts == 2
 
 
@@ -107,7 +114,7 @@ async def test_a_cell_stopped_by_a_signal_is_killed_at_the_deadline(small, job):
     sleeping = job("export default () => new Promise((done) => setTimeout(done, 60000))", wall=0.5)
     task = asyncio.create_task(small.run(sleeping, LocalHostCalls()))
     await wait_until(lambda: small.stats().cells.get("running", 0) == 1)
-    (victim,) = [cell.pid for cell in small._cells.values() if cell.tenant]
+    (victim,) = [cell.pid for cell in small.cells() if cell.tenant]
     os.kill(victim, signal.SIGSTOP)
     assert (await task).status == ACTIVATION_STATUS_TIMEOUT
     assert small.stats().kills["timeout"] == 1
@@ -137,7 +144,7 @@ async def test_cancel_ends_the_run_and_its_cell(small, job):
 async def test_a_cancelled_task_leaves_no_cell_behind(small, job):
     task = asyncio.create_task(small.run(job("export default () => { for (;;) {} }", wall=60), LocalHostCalls()))
     await wait_until(lambda: small.stats().cells.get("running", 0) == 1)
-    (pid,) = [cell.pid for cell in small._cells.values() if cell.tenant]
+    (pid,) = [cell.pid for cell in small.cells() if cell.tenant]
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -145,34 +152,34 @@ async def test_a_cancelled_task_leaves_no_cell_behind(small, job):
     assert (await small.run(job("export default () => 1"), LocalHostCalls())).status == ACTIVATION_STATUS_SUCCESS
 
 
-async def test_runs_beyond_the_cells_wait_and_tenants_take_turns(small, job):
+async def test_runs_beyond_the_cells_wait_and_tenants_take_turns(narrow, job):
     order = []
 
     async def one(tenant):
-        outcome = await small.run(
+        outcome = await narrow.run(
             job("export default () => new Promise((done) => setTimeout(done, 20))", tenant=tenant), LocalHostCalls()
         )
         assert outcome.status == ACTIVATION_STATUS_SUCCESS
         order.append(tenant)
 
     crowd = [asyncio.create_task(one("t_crowd1")) for _ in range(30)]
-    await wait_until(lambda: small.stats().waiting > 20)
+    await wait_until(lambda: narrow.stats().waiting > 20)
     lone = asyncio.create_task(one("t_lonely1"))
     await asyncio.gather(*crowd, lone)
     assert order.index("t_lonely1") < 10
 
 
-async def test_a_waiting_run_that_is_cancelled_gives_its_place_back(small, job):
+async def test_a_waiting_run_that_is_cancelled_gives_its_place_back(narrow, job):
     slow = job("export default () => new Promise((done) => setTimeout(done, 200))")
-    busy = [asyncio.create_task(small.run(slow, LocalHostCalls())) for _ in range(2)]
-    waiting = [asyncio.create_task(small.run(slow, LocalHostCalls())) for _ in range(5)]
-    await wait_until(lambda: small.stats().waiting == 5)
+    busy = [asyncio.create_task(narrow.run(slow, LocalHostCalls())) for _ in range(2)]
+    waiting = [asyncio.create_task(narrow.run(slow, LocalHostCalls())) for _ in range(5)]
+    await wait_until(lambda: narrow.stats().waiting == 5)
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    assert small.stats().waiting == 0
+    assert narrow.stats().waiting == 0
     assert all(outcome.status == ACTIVATION_STATUS_SUCCESS for outcome in await asyncio.gather(*busy))
-    assert (await small.run(slow, LocalHostCalls())).status == ACTIVATION_STATUS_SUCCESS
+    assert (await narrow.run(slow, LocalHostCalls())).status == ACTIVATION_STATUS_SUCCESS
 
 
 async def test_idle_cells_are_ended_after_their_time(job):
@@ -202,7 +209,7 @@ async def test_nothing_is_left_after_close(job):
     for number in range(4):
         await pool.run(job("export default () => 1", tenant=f"t_close{number}"), LocalHostCalls())
     await pool.run(job("export default () => { for (;;) {} }", wall=0.1), LocalHostCalls())
-    pids = [pool._zygote.pid, *pool._cells]
+    pids = [pool.zygote_pid, *(cell.pid for cell in pool.cells())]
     running = asyncio.create_task(pool.run(job("export default () => { for (;;) {} }", wall=60), LocalHostCalls()))
     await wait_until(lambda: pool.stats().cells.get("running", 0) == 1)
     await pool.close()

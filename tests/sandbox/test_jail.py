@@ -123,7 +123,7 @@ async def test_a_cell_has_no_privileges_and_only_its_own_descriptors():
     from pathlib import Path
 
     async with CellPool(PoolSettings()) as pool:
-        (pid,) = pool._cells
+        (pid,) = [cell.pid for cell in pool.cells()]
         process = Path(f"/proc/{pid}")
         status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
         links = [str(link.readlink()) for link in (process / "fd").iterdir()] if os.geteuid() == 0 else []

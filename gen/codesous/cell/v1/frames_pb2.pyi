@@ -37,6 +37,7 @@ class ToCell(_message.Message):
     HOST_RESULT_FIELD_NUMBER: _builtins.int
     UNLOAD_FIELD_NUMBER: _builtins.int
     CHECK_FIELD_NUMBER: _builtins.int
+    DROP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def load(self) -> Global___LoadBundle:
         """Make a version's code known to the cell."""
@@ -57,6 +58,10 @@ class ToCell(_message.Message):
     def check(self) -> Global___CheckSyntax:
         """Look for syntax errors without running anything."""
 
+    @_builtins.property
+    def drop(self) -> Global___DropRun:
+        """Drop a run that the invoker has ended."""
+
     def __init__(
         self,
         *,
@@ -65,12 +70,13 @@ class ToCell(_message.Message):
         host_result: Global___HostCallResult | None = ...,
         unload: Global___UnloadBundle | None = ...,
         check: Global___CheckSyntax | None = ...,
+        drop: Global___DropRun | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "frame", b"frame", "host_result", b"host_result", "load", b"load", "run", b"run", "unload", b"unload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "drop", b"drop", "frame", b"frame", "host_result", b"host_result", "load", b"load", "run", b"run", "unload", b"unload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "frame", b"frame", "host_result", b"host_result", "load", b"load", "run", b"run", "unload", b"unload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "drop", b"drop", "frame", b"frame", "host_result", b"host_result", "load", b"load", "run", b"run", "unload", b"unload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["load", "run", "host_result", "unload", "check"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["load", "run", "host_result", "unload", "check", "drop"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -89,6 +95,8 @@ class FromCell(_message.Message):
     JAIL_FAILURE_FIELD_NUMBER: _builtins.int
     IDLE_FIELD_NUMBER: _builtins.int
     CHECK_RESULT_FIELD_NUMBER: _builtins.int
+    TURN_FIELD_NUMBER: _builtins.int
+    RETIRING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ready(self) -> Global___Ready:
         """The first frame of a cell: the jail holds."""
@@ -111,11 +119,19 @@ class FromCell(_message.Message):
 
     @_builtins.property
     def idle(self) -> Global___Idle:
-        """The cell is clean again after a run and takes the next one."""
+        """The cell is clean again after a run."""
 
     @_builtins.property
     def check_result(self) -> Global___CheckResult:
         """The answer to `CheckSyntax`."""
+
+    @_builtins.property
+    def turn(self) -> Global___Turn:
+        """Whose turn it is."""
+
+    @_builtins.property
+    def retiring(self) -> Global___Retiring:
+        """The cell takes no more runs."""
 
     def __init__(
         self,
@@ -127,12 +143,14 @@ class FromCell(_message.Message):
         jail_failure: Global___JailFailure | None = ...,
         idle: Global___Idle | None = ...,
         check_result: Global___CheckResult | None = ...,
+        turn: Global___Turn | None = ...,
+        retiring: Global___Retiring | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["check_result", b"check_result", "frame", b"frame", "host_call", b"host_call", "idle", b"idle", "jail_failure", b"jail_failure", "log", b"log", "ready", b"ready", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check_result", b"check_result", "frame", b"frame", "host_call", b"host_call", "idle", b"idle", "jail_failure", b"jail_failure", "log", b"log", "ready", b"ready", "result", b"result", "retiring", b"retiring", "turn", b"turn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_result", b"check_result", "frame", b"frame", "host_call", b"host_call", "idle", b"idle", "jail_failure", b"jail_failure", "log", b"log", "ready", b"ready", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_result", b"check_result", "frame", b"frame", "host_call", b"host_call", "idle", b"idle", "jail_failure", b"jail_failure", "log", b"log", "ready", b"ready", "result", b"result", "retiring", b"retiring", "turn", b"turn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["ready", "host_call", "log", "result", "jail_failure", "idle", "check_result"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["ready", "host_call", "log", "result", "jail_failure", "idle", "check_result", "turn", "retiring"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -403,8 +421,79 @@ class SyntaxFault(_message.Message):
 Global___SyntaxFault: _TypeAlias = SyntaxFault  # noqa: Y015
 
 @_typing.final
+class DropRun(_message.Message):
+    """Drop a run that the invoker has ended: what it does from now on counts for nothing. Answered with `Idle`, unless the run
+    ended by itself meanwhile.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.int
+    """Run to drop. One that is not live is ignored."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DropRun: _TypeAlias = DropRun  # noqa: Y015
+
+@_typing.final
+class Turn(_message.Message):
+    """Whose turn it is in a cell, told when that changes. The turn of the first run of a cell without runs is not told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TAKEN_FIELD_NUMBER: _builtins.int
+    QUIET_MS_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.int
+    """Live run that computes from now on. 0: none, the cell waits for frames."""
+    taken: _builtins.int
+    """When the cell waits: frames that it has taken since its start. What was sent after these may have ended the wait."""
+    quiet_ms: _builtins.int
+    """When the cell waits: milliseconds from now on in which no timer of a run is due."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.int = ...,
+        taken: _builtins.int = ...,
+        quiet_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quiet_ms", b"quiet_ms", "run_id", b"run_id", "taken", b"taken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Turn: _TypeAlias = Turn  # noqa: Y015
+
+@_typing.final
+class Retiring(_message.Message):
+    """The cell takes no more runs: a run left it in doubt. It ends when the runs that it has are over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Retiring: _TypeAlias = Retiring  # noqa: Y015
+
+@_typing.final
 class Idle(_message.Message):
-    """The cell is clean again after a run and takes the next one."""
+    """The cell is clean again after a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -592,10 +681,13 @@ class RunResult(_message.Message):
     RESPONSE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    LONGEST_TURN_MS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.int
     """Run that ended."""
     peak_memory_bytes: _builtins.int
     """Largest size of the JavaScript heap that was seen, in bytes; 0 when not known."""
+    longest_turn_ms: _builtins.int
+    """Longest time for which the run kept the cell's processor, in milliseconds of processor time."""
     @_builtins.property
     def response(self) -> _function_response_pb2.FunctionResponse:
         """The handler returned."""
@@ -611,10 +703,11 @@ class RunResult(_message.Message):
         response: _function_response_pb2.FunctionResponse | None = ...,
         error: _invocation_error_pb2.InvocationError | None = ...,
         peak_memory_bytes: _builtins.int = ...,
+        longest_turn_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "peak_memory_bytes", b"peak_memory_bytes", "response", b"response", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "longest_turn_ms", b"longest_turn_ms", "outcome", b"outcome", "peak_memory_bytes", b"peak_memory_bytes", "response", b"response", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015

@@ -1,0 +1,183 @@
+"""A JavaScript context with the guest's prelude and the modules of one bundle: what a run runs in.
+
+Theory of operation: a context is built ahead of its run (runtime, prelude, compiled modules: no user code). What the
+guest may call acts for the run that the context serves, and for nobody while it serves none: the functions that user
+code holds stay the same, what stands behind them is exchanged. They take and give primitives, of the type that the
+prelude gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from codesous.cell.v1 import frames_pb2
+
+from cs_sandbox.engine import Engine, ScriptError
+from cs_sandbox.engine_abi import Value
+from cs_sandbox.guest_code import guest_code
+
+KIB: Final = 1024
+ARGUMENTS_MAX: Final = 1024 * KIB
+RANDOM_MAX: Final = 64 * KIB
+PREPARE_MEMORY: Final = 64 * 1024 * KIB
+STACK_BYTES: Final = 1024 * KIB
+
+
+class GuestRun(Protocol):
+    """The run that the guest's calls act for."""
+
+    def log(self, level: int, text: str) -> None:
+        """Take a log line."""
+
+    def call(self, method: str, arguments: str) -> int:
+        """Begin a host call: its id, or -1 when too many are in flight."""
+
+    def timer(self, delay_ms: float) -> int:
+        """Set a timer: its id, or -1 when there are too many."""
+
+    def clear(self, number: int) -> None:
+        """Forget a timer."""
+
+    def remaining(self) -> float:
+        """Milliseconds left until the deadline."""
+
+    def header(self, name: str, value: str) -> bool:
+        """Add a header of the response; whether it is the content type."""
+
+    def cookie(self, value: str) -> None:
+        """Add a cookie of the response."""
+
+    def respond(self, status: int, body: str, encoded: bool) -> None:
+        """End the run with its response."""
+
+    def fail(self, kind: str, name: str, message: str, stack: str) -> None:
+        """End the run with what it threw."""
+
+
+class _Nobody:
+    """Stands where a run stands while a context serves none: nothing has an effect."""
+
+    def log(self, level: int, text: str) -> None:
+        pass
+
+    def call(self, method: str, arguments: str) -> int:  # noqa: ARG002
+        return -1
+
+    def timer(self, delay_ms: float) -> int:  # noqa: ARG002
+        return -1
+
+    def clear(self, number: int) -> None:
+        pass
+
+    def remaining(self) -> float:
+        return 0.0
+
+    def header(self, name: str, value: str) -> bool:  # noqa: ARG002
+        return False
+
+    def cookie(self, value: str) -> None:
+        pass
+
+    def respond(self, status: int, body: str, encoded: bool) -> None:
+        pass
+
+    def fail(self, kind: str, name: str, message: str, stack: str) -> None:
+        pass
+
+
+NOBODY: Final = _Nobody()
+_RUN_FUNCTIONS: Final = ("log", "call", "timer", "clear", "remaining", "header", "cookie", "respond", "fail")
+
+
+class Context:
+    """A context of one bundle.
+
+    Args:
+        bundle: the code.
+        compiled: bytecode of the bundle's modules by path, shared by the contexts of a cell; grows by compiling.
+
+    Attributes:
+        serving: the run that the guest's calls act for.
+    """
+
+    def __init__(self, bundle: frames_pb2.LoadBundle, compiled: dict[str, bytes]) -> None:
+        self.bundle = bundle
+        self.serving: GuestRun = NOBODY
+        self._held: list[Value] = []
+        self._guest: dict[str, Value] = {}
+        self.engine = Engine(PREPARE_MEMORY, STACK_BYTES)
+        self.engine.modules = dict(bundle.files)
+        self.engine.compiled = compiled
+        self._prepare()
+
+    def _prepare(self) -> None:
+        engine = self.engine
+        prelude = self.hold(engine.run_bytecode(guest_code().prelude))
+        limits = self.hold(
+            engine.parse_json(b'{"result":%d,"args":%d,"log":%d}' % (256 * KIB, ARGUMENTS_MAX, 1024 * KIB))
+        )
+        native = self.hold(engine.native_object(self._native_functions()))
+        guest = self.hold(engine.call(prelude, native, limits))
+        for name in ("configure", "start", "answer", "fire", "refuse"):
+            self._guest[name] = self.hold(engine.get(guest, name))
+        self._module: Value | None = None
+        try:
+            self._module = engine.module(self.bundle.entry)
+        except ScriptError:
+            # Reported when a run starts: a broken bundle is an outcome of the run, not of its preparation.
+            self._load_fault: Value | None = self.hold(engine.take())
+        else:
+            self._load_fault = None
+
+    def _native_functions(self) -> Mapping[str, Callable[..., Any]]:
+        def of_run(name: str) -> Callable[..., Any]:
+            # Looked up at each call: the run that is served changes.
+            return lambda *arguments: getattr(self.serving, name)(*arguments)  # noqa: PLW0108
+
+        return {
+            **{name: of_run(name) for name in _RUN_FUNCTIONS},
+            "random": lambda count: os.urandom(min(int(count), RANDOM_MAX)).hex(),
+            "digest": digest,
+            "lazy": lambda: self.engine.run_bytecode(guest_code().web),
+        }
+
+    def start(self, run: frames_pb2.Run) -> None:
+        """Evaluate the module and call the handler. Raises `ScriptError`."""
+        engine = self.engine
+        if self._load_fault is not None:
+            self.call("refuse", self._load_fault)
+            return
+        for name, text in run.env.items():
+            self.call("configure", name, text)
+        event = self.hold(engine.parse_json(run.event))
+        context = self.hold(engine.parse_json(run.context))
+        module, self._module = self._module, None
+        evaluated = self.hold(engine.evaluate(module))
+        namespace = self.hold(engine.namespace(module))
+        self.call("start", evaluated, namespace, event, context)
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Call a function of the guest. Raises `ScriptError`."""
+        self.engine.free(self.engine.call(self._guest[name], *arguments))
+
+    def hold(self, value: Value) -> Value:
+        """Keep a reference until the context is freed."""
+        self._held.append(value)
+        return value
+
+    def close(self) -> None:
+        """Free the context. Not safe when its heap is in doubt."""
+        self.serving = NOBODY
+        if self._module is not None:
+            self.engine.free(self._module)
+        for value in self._held:
+            self.engine.free(value)
+        self.engine.close()
+
+
+def digest(algorithm: str, data: str) -> str:
+    """The hash of bytes, both in hexadecimal. `algorithm` is the web platform's name, for example `SHA-256`."""
+    return hashlib.new(algorithm.replace("-", "").lower(), bytes.fromhex(data)).hexdigest()

@@ -1,0 +1,77 @@
+"""Whose turn it is in a cell: what the cell tells, set against what was sent to it.
+
+Theory of operation: the runs of a cell share its processor. The cell *waits* when it said so after having taken all
+that was sent to it, and no timer of its runs is due since. What it says may be a lie: it decides which run of the
+very same tenant is blamed, and whether another run of that tenant is put into the cell; nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from codesous.cell.v1 import frames_pb2
+
+from cs_sandbox.frames import FrameError
+from cs_sandbox.run import Run
+
+
+class Turns:
+    """The turns of one cell.
+
+    Args:
+        live: its live runs by id, kept by the owner.
+    """
+
+    def __init__(self, live: Mapping[int, Run]) -> None:
+        self._live = live
+        self._sent = 0
+        self._taken = 0
+        self._turn = 0
+        self._since = 0.0
+        self._quiet_until = 0.0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether nothing computes in the cell."""
+        now = asyncio.get_running_loop().time()
+        return self._turn == 0 and self._taken == self._sent and now < self._quiet_until
+
+    @property
+    def computing(self) -> Run | None:
+        """The live run that has the turn; None when none has, or when it is not known."""
+        if len(self._live) == 1:
+            return next(iter(self._live.values()))
+        return self._live.get(self._turn)
+
+    def has(self, run: Run) -> bool:
+        """Whether it is the turn of that run, live or not."""
+        return self._turn == run.run_id
+
+    def begin(self, run: Run) -> None:
+        """The first run of a cell without runs has the turn."""
+        self._turn, self._since = run.run_id, run.began
+
+    def note_sent(self, frame: frames_pb2.ToCell) -> None:
+        """A frame goes to the cell: the run that it is for has something to do."""
+        self._sent += 1
+        kind = frame.WhichOneof("frame")
+        run_id = frame.run.run_id if kind == "run" else frame.host_result.run_id if kind == "host_result" else 0
+        if run_id != self._turn and len(self._live) > 1 and (run := self._live.get(run_id)) is not None:
+            run.fall_due()
+
+    def take(self, frame: frames_pb2.Turn) -> None:
+        """The cell says whose turn it is. Raises `FrameError` when it says that it took more than it was sent."""
+        if frame.taken > self._sent:
+            raise FrameError("more frames taken than sent")
+        self._turn, self._since = frame.run_id, asyncio.get_running_loop().time()
+        if frame.run_id == 0:
+            self._taken, self._quiet_until = frame.taken, self._since + frame.quiet_ms / 1000
+            for run in self._live.values():
+                run.take_turn()
+        elif (served := self._live.get(frame.run_id)) is not None:
+            served.take_turn()
+
+    def charge(self, late: Run) -> None:
+        """A run is late: count what it lost by the turn of another."""
+        late.wait_for_turn_of(self._since)
