@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from codesous.control.v1 import function_service_pb2, version_pb2, version_service_pb2
 from codesous.control.v1.alias_pb2 import Alias
+from codesous.control.v1.capability_diff_pb2 import CapabilityDiff
 from codesous.runtime.v1.version_config_pb2 import VersionConfig
 
 from cs_cli.api import LONG_DEADLINE, Api
@@ -15,12 +16,13 @@ from cs_cli.failure import CommandError
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """What a deployment made. `created`: the function was made too."""
+    """What a deployment made. `created`: the function too; `diff`: how what the alias may reach has changed."""
 
     draft: version_pb2.Draft
     version: version_pb2.Version
     alias: Alias | None
     created: bool
+    diff: CapabilityDiff | None
 
 
 def upload(api: Api, namespace: str, name: str, files: Mapping[str, bytes]) -> version_pb2.Draft:
@@ -55,7 +57,8 @@ def deploy(
     created = _make_if_missing(api, namespace, name)
     draft = upload(api, namespace, name, files)
     answer = publish(api, namespace, name, draft.draft_id, alias, config)
-    return Deployed(draft, answer.version, answer.alias if answer.HasField("alias") else None, created)
+    diff = answer.capability_diff if answer.HasField("capability_diff") else None
+    return Deployed(draft, answer.version, answer.alias if answer.HasField("alias") else None, created, diff)
 
 
 def _make_if_missing(api: Api, namespace: str, name: str) -> bool:

@@ -15,6 +15,7 @@ from codesous.control.v1.worker_binding_service_pb2_grpc import add_WorkerBindin
 from prometheus_client import CollectorRegistry
 
 from cs_control.aliases import Aliases
+from cs_control.capability_gate import CapabilityGate
 from cs_control.drafts import Drafts, SyntaxCheck
 from cs_control.functions import Functions
 from cs_control.mutation_reader import MutationReader
@@ -67,6 +68,8 @@ def services_of(
     limits = settings.limits
     functions, aliases = FunctionStore(client), AliasStore(client)
     drafts = DraftStore(client, timedelta(seconds=limits.draft_ttl))
+    policy, versions = Policy(settings.iam.role_actions), VersionStore(client)
+    gate = CapabilityGate(versions, policy, settings.iam.capability_gate)
     return [
         Service(
             "codesous.control.v1.FunctionService",
@@ -78,13 +81,13 @@ def services_of(
             add_VersionServiceServicer_to_server,
             VersionServicer(
                 Drafts(functions, drafts, syntax, limits, clock),
-                Versions(functions, VersionStore(client), drafts, aliases, BundleStore(client), limits, clock),
+                Versions(functions, versions, drafts, aliases, BundleStore(client), gate, limits, clock),
             ),
         ),
         Service(
             "codesous.control.v1.AliasService",
             add_AliasServiceServicer_to_server,
-            AliasServicer(Aliases(functions, aliases, clock)),
+            AliasServicer(Aliases(functions, aliases, gate, clock)),
         ),
         Service(
             "codesous.control.v1.MutationService",
@@ -94,7 +97,7 @@ def services_of(
         Service(
             "codesous.control.v1.AccessService",
             add_AccessServiceServicer_to_server,
-            AccessServicer(Policy(settings.iam.role_actions)),
+            AccessServicer(policy),
         ),
         Service(
             "codesous.control.v1.WorkerBindingService",

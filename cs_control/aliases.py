@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from codesous.control.v1.alias_pb2 import Alias
+from codesous.control.v1.capability_diff_pb2 import CapabilityDiff
 from codesous.control.v1.function_pb2 import Function
 from codesous.control.v1.mutation_pb2 import AliasDeleted, AliasSet, LifecycleMutation
 
+from cs_control.capability_gate import CapabilityGate
 from cs_control.functions import check_names, require_active
 from cs_control.mutations import Actor, new_mutation
 from cs_core.clock import Clock, to_timestamp
@@ -20,23 +23,33 @@ from cs_core.store.functions import FunctionStore
 _Choose = Callable[[Function, Alias | None], int | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """An alias as it is now, and how what it may reach has changed; None: it has not."""
+
+    alias: Alias
+    diff: CapabilityDiff | None
+
+
 class Aliases:
     """What can be done with aliases."""
 
-    def __init__(self, functions: FunctionStore, aliases: AliasStore, clock: Clock) -> None:
+    def __init__(self, functions: FunctionStore, aliases: AliasStore, gate: CapabilityGate, clock: Clock) -> None:
         self._functions = functions
         self._aliases = aliases
+        self._gate = gate
         self._clock = clock
 
     async def set(
         self, tenant: str, namespace: str, name: str, alias: str, version: int, expected: int | None, actor: Actor
-    ) -> Alias:
+    ) -> Moved:
         """Point an alias at a version. `expected` is the version that it must point at now, 0 for none.
 
         Raises:
             ValidationError: a name or number breaks its rule.
             NotFoundError: no such function or version.
             ConflictError: it does not point at `expected` (`CS_CONFLICT_ALIAS_VERSION`).
+            AuthorizationError: it would newly reach something that the actor may not grant.
         """
         if version == 0:
             raise ValidationError.field("version", "required")
@@ -56,12 +69,13 @@ class Aliases:
 
         return await self._move(tenant, namespace, name, alias, choose, actor, rollback=False)
 
-    async def rollback(self, tenant: str, namespace: str, name: str, alias: str, actor: Actor) -> Alias:
+    async def rollback(self, tenant: str, namespace: str, name: str, alias: str, actor: Actor) -> Moved:
         """Point an alias at the version that it pointed at before.
 
         Raises:
             NotFoundError: no such function or alias.
             ConflictError: there is no version before (`CS_CONFLICT_STATE`).
+            AuthorizationError: it would newly reach something that the actor may not grant.
         """
 
         def choose(_function: Function, present: Alias | None) -> int:
@@ -87,7 +101,7 @@ class Aliases:
         _check(namespace, name, alias)
         mutation = new_mutation(actor, tenant, namespace, self._clock.now())
 
-        def change(function: Function | None, present: Alias | None) -> tuple[None, LifecycleMutation]:
+        async def change(function: Function | None, present: Alias | None) -> tuple[None, LifecycleMutation]:
             require_active(function, namespace, name)
             if present is None:
                 raise NotFoundError("alias", f"{namespace}/{name}@{alias}")
@@ -98,15 +112,21 @@ class Aliases:
 
     async def _move(
         self, tenant: str, namespace: str, name: str, alias: str, choose: _Choose, actor: Actor, *, rollback: bool
-    ) -> Alias:
+    ) -> Moved:
         _check(namespace, name, alias)
         now = self._clock.now()
         mutation = new_mutation(actor, tenant, namespace, now)
+        diff: CapabilityDiff | None = None
 
-        def change(function: Function | None, present: Alias | None) -> tuple[Alias, LifecycleMutation] | None:
+        async def change(function: Function | None, present: Alias | None) -> tuple[Alias, LifecycleMutation] | None:
+            nonlocal diff
+            diff = None
             target = choose(require_active(function, namespace, name), present)
             if target is None:
                 return None
+            version = await self._gate.read(tenant, namespace, name, target)
+            if version is not None:
+                diff = await self._gate.pass_through(alias, present.version if present else 0, version, actor)
             moved = Alias(
                 tenant=tenant,
                 namespace=namespace,
@@ -117,13 +137,13 @@ class Aliases:
                 update_time=to_timestamp(now),
                 updater=actor.principal.subject,
             )
-            mutation.alias_set.CopyFrom(AliasSet(alias=moved, rollback=rollback))
+            mutation.alias_set.CopyFrom(AliasSet(alias=moved, rollback=rollback, capability_diff=diff))
             return moved, mutation
 
         moved = await self._aliases.change(tenant, namespace, name, alias, change)
         if moved is None:
             raise NotFoundError("alias", f"{namespace}/{name}@{alias}")
-        return moved
+        return Moved(moved, diff)
 
 
 def _check(namespace: str, name: str, alias: str) -> None:

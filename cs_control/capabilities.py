@@ -56,7 +56,7 @@ def check_narrowing(narrow: Capabilities, wide: Capabilities, field: str, violat
             violations.add(f"{field}.{kind}", "the manifest does not ask for it")
     _check_covered(
         narrow.kv.prefixes,
-        lambda prefix: any(prefix.startswith(allowed) for allowed in wide.kv.prefixes),
+        lambda prefix: any(covers_prefix(allowed, prefix) for allowed in wide.kv.prefixes),
         f"{field}.kv.prefixes",
         violations,
     )
@@ -68,13 +68,13 @@ def check_narrowing(narrow: Capabilities, wide: Capabilities, field: str, violat
     )
     _check_covered(
         narrow.codeq.publish_topics,
-        lambda topic: any(_covers_topic(allowed, topic) for allowed in wide.codeq.publish_topics),
+        lambda topic: any(covers_topic(allowed, topic) for allowed in wide.codeq.publish_topics),
         f"{field}.codeq.publish_topics",
         violations,
     )
     _check_covered(
         narrow.http.allow_hosts,
-        lambda host: any(_covers_host(allowed, host) for allowed in wide.http.allow_hosts),
+        lambda host: any(covers_host(allowed, host) for allowed in wide.http.allow_hosts),
         f"{field}.http.allow_hosts",
         violations,
     )
@@ -87,11 +87,18 @@ def _fetch_limit(http: HttpCapability) -> float:
     return seconds(http.timeout) if http.HasField("timeout") else _FETCH_SECONDS_DEFAULT
 
 
-def _covers_topic(allowed: str, topic: str) -> bool:
+def covers_prefix(allowed: str, prefix: str) -> bool:
+    """Whether every key under `prefix` is under `allowed`."""
+    return prefix.startswith(allowed)
+
+
+def covers_topic(allowed: str, topic: str) -> bool:
+    """Whether every topic that `topic` means, a name or a prefix followed by `*`, is one that `allowed` means."""
     return topic.startswith(allowed[:-1]) if allowed.endswith("*") else topic == allowed
 
 
-def _covers_host(allowed: str, host: str) -> bool:
+def covers_host(allowed: str, host: str) -> bool:
+    """Whether every host that `host` means, a name or `*.` and a domain, is one that `allowed` means."""
     return host == allowed or (allowed.startswith("*.") and host.endswith(allowed[1:]))
 
 

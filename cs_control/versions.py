@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 from codesous.control.v1.alias_pb2 import Alias
+from codesous.control.v1.capability_diff_pb2 import CapabilityDiff
 from codesous.control.v1.mutation_pb2 import VersionPublished
 from codesous.control.v1.version_pb2 import Version
 from codesous.control.v1.version_service_pb2 import PublishVersionRequest
 from codesous.storage.v1.records_pb2 import DraftRecord
 
+from cs_control.capability_diff import diff_versions
+from cs_control.capability_gate import CapabilityGate
 from cs_control.functions import check_names, require_active
 from cs_control.mutations import Actor, new_mutation
 from cs_control.version_config import effective_config
@@ -28,6 +32,19 @@ class DamagedBundleError(Exception):
     """A stored bundle is not the one that its draft names: a fault of the platform, not of the caller."""
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A version, the alias that was asked for, and how what that one may reach has changed (None: it has not).
+
+    `made` tells whether it was published now; it was not when the request is a repeat.
+    """
+
+    version: Version
+    alias: Alias | None
+    made: bool
+    diff: CapabilityDiff | None = None
+
+
 class Versions:
     """What can be done with versions."""
 
@@ -38,6 +55,7 @@ class Versions:
         drafts: DraftStore,
         aliases: AliasStore,
         bundles: BundleStore,
+        gate: CapabilityGate,
         limits: LimitSettings,
         clock: Clock,
     ) -> None:
@@ -46,24 +64,26 @@ class Versions:
         self._drafts = drafts
         self._aliases = aliases
         self._bundles = bundles
+        self._gate = gate
         self._limits = limits
         self._clock = clock
 
-    async def publish(self, request: PublishVersionRequest, actor: Actor) -> tuple[Version, Alias | None, bool]:
-        """Publish a draft as the next version; also tells whether it was published now (False: a repeat).
+    async def publish(self, request: PublishVersionRequest, actor: Actor) -> Published:
+        """Publish a draft as the next version.
 
         Raises:
             ValidationError: a name or the configuration breaks a rule.
             NotFoundError: no such function, or no such draft of it.
             ExpiredError: the draft is past its time.
             ConflictError: another request consumed the draft.
+            AuthorizationError: the alias would newly reach something that the actor may not grant.
         """
         _check_publish(request)
         await self._check_bundle(request)
         digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
         repeated = 0
 
-        def compute(present: Present) -> Publication | None:
+        async def compute(present: Present) -> Publication | None:
             nonlocal repeated
             record = _draft_of(request, present)
             if record.published_version:
@@ -73,20 +93,22 @@ class Versions:
                     )
                 repeated = record.published_version
                 return None
-            return self._publication(request, present, record, digest, actor)
+            return await self._publication(request, present, record, digest, actor)
 
         publication = await self._versions.publish(
             request.tenant, request.namespace, request.function, request.draft_id, request.alias, compute
         )
         if publication is not None:
-            return publication.version, publication.alias, True
+            told = publication.mutation.version_published
+            diff = told.capability_diff if told.HasField("capability_diff") else None
+            return Published(publication.version, publication.alias, True, diff)
         version = await self._versions.get(request.tenant, request.namespace, request.function, repeated)
         if version is None:
             raise NotFoundError("version", f"{request.namespace}/{request.function}@{repeated}")
         alias = None
         if request.alias:
             alias = await self._aliases.get(request.tenant, request.namespace, request.function, request.alias)
-        return version, alias, False
+        return Published(version, alias, False)
 
     async def get(self, tenant: str, namespace: str, name: str, number: int) -> Version:
         """Read a version. Raises ValidationError or NotFoundError."""
@@ -98,6 +120,20 @@ class Versions:
         if version is None:
             raise NotFoundError("version", f"{namespace}/{name}@{number}")
         return version
+
+    async def diff(
+        self, tenant: str, namespace: str, name: str, from_number: int, to_number: int
+    ) -> tuple[CapabilityDiff, bool]:
+        """Compare what two versions may reach (from 0: nothing); also tells whether their files are the same.
+
+        Raises:
+            ValidationError: a name breaks its rule.
+            NotFoundError: no such function or version.
+        """
+        after = await self.get(tenant, namespace, name, to_number)
+        before = await self._gate.read(tenant, namespace, name, from_number)
+        same = before is not None and before.bundle_sha256 == after.bundle_sha256
+        return diff_versions(before, after), same
 
     async def list_newest_first(
         self, tenant: str, namespace: str, name: str, *, below: int | None, limit: int
@@ -122,7 +158,7 @@ class Versions:
     def _expired(self, record: DraftRecord) -> bool:
         return from_timestamp(record.draft.expire_time) <= self._clock.now()
 
-    def _publication(
+    async def _publication(
         self, request: PublishVersionRequest, present: Present, record: DraftRecord, digest: bytes, actor: Actor
     ) -> Publication:
         if self._expired(record):
@@ -147,8 +183,11 @@ class Versions:
             creator=actor.principal.subject,
             draft_id=draft.draft_id,
         )
-        alias = None
+        alias, diff = None, None
         if request.alias:
+            diff = await self._gate.pass_through(
+                request.alias, present.alias.version if present.alias else 0, version, actor
+            )
             alias = Alias(
                 tenant=request.tenant,
                 namespace=request.namespace,
@@ -167,6 +206,7 @@ class Versions:
                 draft_id=draft.draft_id,
                 bundle_sha256=draft.bundle_sha256,
                 alias=alias,
+                capability_diff=diff,
             )
         )
         consumed = DraftRecord(draft=draft, published_version=version.version, publish_digest=digest)

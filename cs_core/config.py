@@ -100,6 +100,12 @@ class IamSettings(Section):
         " and `{tenant}` for the caller's own. The role `*` is every authenticated principal.",
     )
 
+    capability_gate: Literal["enforce", "report"] = Field(
+        "enforce",
+        description="What happens when an alias would newly reach something and the caller may not `cs:function:grant`:"
+        " the move is refused, or it happens and is reported.",
+    )
+
     @model_validator(mode="after")
     def _check_mode(self) -> Self:
         if self.mode == "introspection" and urlsplit(self.introspection_url).scheme not in ("http", "https"):

@@ -50,8 +50,10 @@ class AuthenticationError(CodeSousError):
 class AuthorizationError(CodeSousError):
     """The caller may not: `CS_AUTHZ_*`."""
 
-    def __init__(self, reason: str, message: str, *, action: str = "") -> None:
-        super().__init__(reason, message, metadata={"action": action} if action else None)
+    def __init__(
+        self, reason: str, message: str, *, action: str = "", metadata: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(reason, message, metadata={**({"action": action} if action else {}), **(metadata or {})})
 
 
 class ValidationError(CodeSousError):

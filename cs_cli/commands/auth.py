@@ -20,14 +20,13 @@ app.command("can")(access.can)
 
 @app.command()
 def whoami(json: Json = False) -> None:
-    """Tell the tenant, the address, the first 8 characters of the token, when it ends and what renews it."""
+    """Tell the tenant, the address and the first 8 characters of the token; with --json also when it ends."""
     saved = logins.load()
     about = signing_in.about(saved.token, saved.renewal)
     if OUT.json_asked:
         OUT.data({"tenant": saved.tenant, "api_url": saved.api_url, "token_prefix": saved.token[:8], **about})
         return
     OUT.text(f"tenant={saved.tenant}\napi_url={saved.api_url}\ntoken={saved.token[:8]}")
-    OUT.text("".join(f"{name}={value}\n" for name, value in about.items() if value) or "token_ends=not told")
 
 
 @app.command("dev-token")

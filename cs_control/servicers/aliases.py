@@ -18,7 +18,7 @@ class AliasServicer(AliasServiceServicer):
         self._aliases = aliases
 
     async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> pb.SetAliasResponse:
-        alias = await self._aliases.set(
+        moved = await self._aliases.set(
             request.tenant,
             request.namespace,
             request.function,
@@ -27,7 +27,7 @@ class AliasServicer(AliasServiceServicer):
             request.expected_version if request.HasField("expected_version") else None,
             actor(),
         )
-        return pb.SetAliasResponse(alias=alias)
+        return pb.SetAliasResponse(alias=moved.alias, capability_diff=moved.diff)
 
     async def ListAliases(self, request: pb.ListAliasesRequest, context: Context) -> pb.ListAliasesResponse:
         scope = (request.tenant, request.namespace, request.function)
@@ -40,7 +40,7 @@ class AliasServicer(AliasServiceServicer):
         return pb.DeleteAliasResponse()
 
     async def RollbackAlias(self, request: pb.RollbackAliasRequest, context: Context) -> pb.RollbackAliasResponse:
-        alias = await self._aliases.rollback(
+        moved = await self._aliases.rollback(
             request.tenant, request.namespace, request.function, request.alias, actor()
         )
-        return pb.RollbackAliasResponse(alias=alias)
+        return pb.RollbackAliasResponse(alias=moved.alias, capability_diff=moved.diff)

@@ -27,13 +27,20 @@ class VersionServicer(VersionServiceServicer):
         return pb.UploadDraftResponse(draft=draft)
 
     async def PublishVersion(self, request: pb.PublishVersionRequest, context: Context) -> pb.PublishVersionResponse:
-        version, alias, published = await self._versions.publish(request, actor())
-        answer_created(published)
-        return pb.PublishVersionResponse(version=version, alias=alias)
+        published = await self._versions.publish(request, actor())
+        answer_created(published.made)
+        return pb.PublishVersionResponse(
+            version=published.version, alias=published.alias, capability_diff=published.diff
+        )
 
     async def GetVersion(self, request: pb.GetVersionRequest, context: Context) -> pb.GetVersionResponse:
         version = await self._versions.get(request.tenant, request.namespace, request.function, request.version)
         return pb.GetVersionResponse(version=version)
+
+    async def DiffVersions(self, request: pb.DiffVersionsRequest, context: Context) -> pb.DiffVersionsResponse:
+        scope = (request.tenant, request.namespace, request.function)
+        diff, same = await self._versions.diff(*scope, request.from_version, request.version)
+        return pb.DiffVersionsResponse(diff=diff, same_bundle=same)
 
     async def ListVersions(self, request: pb.ListVersionsRequest, context: Context) -> pb.ListVersionsResponse:
         scope = (request.tenant, request.namespace, request.function)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from codesous.control.v1.alias_pb2 import Alias
 from codesous.control.v1.function_pb2 import Function
@@ -17,7 +17,7 @@ from cs_core.store.transaction import Transaction, retry_when_stale
 
 # Given the function and the alias as they are (None: not there), what to store (None: remove it) and the mutation; or
 # None to leave all as it is. It may be called several times and may raise.
-Change = Callable[[Function | None, Alias | None], tuple[Alias | None, LifecycleMutation] | None]
+Change = Callable[[Function | None, Alias | None], Awaitable[tuple[Alias | None, LifecycleMutation] | None]]
 
 
 class AliasStore:
@@ -48,7 +48,7 @@ class AliasStore:
             )
             function = None if function_bytes is None else FunctionRecord.FromString(function_bytes).function
             present = None if stored is None else AliasRecord.FromString(stored).alias
-            outcome = change(function, present)
+            outcome = await change(function, present)
             if outcome is None:
                 return present
             target, mutation = outcome

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from codesous.control.v1.alias_pb2 import Alias
@@ -64,7 +64,7 @@ class VersionStore:
         name: str,
         draft_id: str,
         alias: str,
-        compute: Callable[[Present], Publication | None],
+        compute: Callable[[Present], Awaitable[Publication | None]],
     ) -> Publication | None:
         """Publish a draft in one step: version, function, bundle kept, draft consumed, optional alias, mutation.
 
@@ -80,7 +80,7 @@ class VersionStore:
             if alias:
                 calls.append(self._client.call("HGET", aliases_key, alias))
             stored = [*await asyncio.gather(*calls), None]
-            publication = compute(
+            publication = await compute(
                 Present(
                     None if stored[0] is None else FunctionRecord.FromString(stored[0]).function,
                     None if stored[1] is None else DraftRecord.FromString(stored[1]),

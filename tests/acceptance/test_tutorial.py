@@ -84,7 +84,7 @@ def test_the_stack_tells_what_runs(mesh: Mesh) -> None:
         "envoy",
     }
     assert {part["state"] for part in parts} == {"ready"}
-    assert '"event": "ready"' in mesh.cs("logs", "cs-control").out
+    assert '"event": "ready"' in mesh.cs("logs", "cs-control", "--lines", "1000000").out
     assert mesh.cs("version").json["version"]
 
 

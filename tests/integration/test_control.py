@@ -16,13 +16,15 @@ from codesous.control.v1.version_service_pb2 import PublishVersionRequest
 from codesous.type.v1.principal_pb2 import Principal
 
 from cs_control.aliases import Aliases
+from cs_control.capability_gate import CapabilityGate, Mode
 from cs_control.drafts import Drafts
 from cs_control.functions import Functions
 from cs_control.mutations import Actor
 from cs_control.versions import DamagedBundleError, Versions
 from cs_core.clock import ManualClock
-from cs_core.config import LimitSettings
+from cs_core.config import IamSettings, LimitSettings
 from cs_core.errors import ConflictError, ExpiredError, NotFoundError, TooLargeError, ValidationError
+from cs_core.iam.policy import Policy
 from cs_core.store import keys
 from cs_core.store.aliases import AliasStore
 from cs_core.store.bundles import BundleStore
@@ -54,7 +56,9 @@ class NoFaults:
 class Control:
     """The core of cs-control, put together over a store."""
 
-    def __init__(self, client: KvClient, syntax: Any = None, limits: LimitSettings | None = None) -> None:
+    def __init__(
+        self, client: KvClient, syntax: Any = None, limits: LimitSettings | None = None, mode: Mode = "enforce"
+    ) -> None:
         self.client = client
         self.clock = ManualClock(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
         limits = limits or LimitSettings()
@@ -62,10 +66,10 @@ class Control:
         drafts = DraftStore(client, timedelta(seconds=limits.draft_ttl))
         self.functions = Functions(functions, self.clock)
         self.drafts = Drafts(functions, drafts, syntax or NoFaults(), limits, self.clock)
-        self.versions = Versions(
-            functions, VersionStore(client), drafts, aliases, BundleStore(client), limits, self.clock
-        )
-        self.aliases = Aliases(functions, aliases, self.clock)
+        versions = VersionStore(client)
+        gate = CapabilityGate(versions, Policy(IamSettings().role_actions), mode)
+        self.versions = Versions(functions, versions, drafts, aliases, BundleStore(client), gate, limits, self.clock)
+        self.aliases = Aliases(functions, aliases, gate, self.clock)
         self.log = MutationLog(client)
 
     async def create(self, name: str = NAME, **fields: str) -> tuple[Any, bool]:
@@ -79,14 +83,15 @@ class Control:
         request = PublishVersionRequest(
             tenant=TENANT, namespace=SPACE, function=NAME, draft_id=draft_id, alias=alias, **fields
         )
-        return await self.versions.publish(request, ACTOR)
+        published = await self.versions.publish(request, ACTOR)
+        return published.version, published.alias, published.made
 
     async def version(self, alias: str = "", source: bytes = b"export default () => 1") -> Any:
         draft = await self.upload({**FILES, "index.js": source})
         return (await self.publish(draft.draft_id, alias))[0]
 
     async def set_alias(self, alias: str, version: int, expected: int | None = None) -> Any:
-        return await self.aliases.set(TENANT, SPACE, NAME, alias, version, expected, ACTOR)
+        return (await self.aliases.set(TENANT, SPACE, NAME, alias, version, expected, ACTOR)).alias
 
     async def changes(self) -> list[str]:
         found = await self.log.read(TENANT, after="", limit=1000)
@@ -306,7 +311,7 @@ async def test_rollback_goes_back_and_a_second_one_undoes_it(control: Control) -
     await control.version("live", b"export default () => 2")
     for expected in (1, 2, 1):
         back = await control.aliases.rollback(TENANT, SPACE, NAME, "live", ACTOR)
-        assert back.version == expected
+        assert back.alias.version == expected
     with pytest.raises(NotFoundError) as missing:
         await control.aliases.rollback(TENANT, SPACE, NAME, "other", ACTOR)
     assert missing.value.reason == "CS_NOT_FOUND_ALIAS"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cs_cli.commands.fn import alias, code, draft, lifecycle, local, run
+from cs_cli.commands.fn import alias, code, diff, draft, lifecycle, local, run
 
 app = typer.Typer(help="Write, publish and run functions.", no_args_is_help=True)
 app.command("init")(local.init)
@@ -18,6 +18,7 @@ app.add_typer(draft.app, name="draft")
 app.command("publish")(code.publish)
 app.command("deploy")(code.deploy)
 app.command("versions")(code.versions)
+app.command("diff")(diff.diff)
 app.add_typer(alias.app, name="alias")
 app.command("rollback")(alias.rollback)
 app.command("invoke")(run.invoke)

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 from codesous.control.v1 import alias_service_pb2 as pb
-from codesous.control.v1.alias_pb2 import Alias as AliasMessage
 
 from cs_cli import login
 from cs_cli.api import Api
+from cs_cli.commands.fn.diff import diff_data, show_diff
 from cs_cli.messages import to_data
 from cs_cli.options import DEFAULT_NAMESPACE, Function, Json, Limit, Namespace
 from cs_cli.output import OUT, moment
@@ -36,7 +36,7 @@ def set_alias(
         )
         if expected_version is not None:
             request.expected_version = expected_version
-        _show(api.call(api.aliases.SetAlias, request).alias)
+        _show(api.call(api.aliases.SetAlias, request))
 
 
 @app.command("list")
@@ -84,14 +84,17 @@ def rollback(name: Function, alias: Alias, namespace: Namespace = DEFAULT_NAMESP
     """Point an alias at the version that it pointed at before."""
     with Api(login.load()) as api:
         request = pb.RollbackAliasRequest(tenant=api.tenant, namespace=namespace, function=name, alias=alias)
-        _show(api.call(api.aliases.RollbackAlias, request).alias)
+        _show(api.call(api.aliases.RollbackAlias, request))
 
 
-def _show(alias: AliasMessage) -> None:
+def _show(answer: pb.SetAliasResponse | pb.RollbackAliasResponse) -> None:
+    alias = answer.alias
     if OUT.json:
-        OUT.data(to_data(alias))
+        changed = diff_data(answer.capability_diff) if answer.HasField("capability_diff") else None
+        OUT.data({**to_data(alias), "capability_diff": changed})
         return
     before = f" [dim](before: {alias.previous_version})[/dim]" if alias.previous_version else ""
     OUT.line(
         f"{alias.namespace}/{alias.function}@[cyan]{alias.alias}[/cyan] -> version [bold]{alias.version}[/bold]{before}"
     )
+    show_diff(answer.capability_diff)

@@ -9,11 +9,13 @@ from typing import Annotated, Any
 import typer
 from codesous.control.v1 import version_service_pb2 as pb
 from codesous.control.v1.alias_pb2 import Alias
+from codesous.control.v1.capability_diff_pb2 import CapabilityDiff
 from codesous.control.v1.version_pb2 import Version
 from codesous.runtime.v1.version_config_pb2 import VersionConfig
 
 from cs_cli import deploying, login
 from cs_cli.api import Api
+from cs_cli.commands.fn.diff import diff_data, show_diff
 from cs_cli.commands.fn.draft import show_warnings
 from cs_cli.messages import to_data
 from cs_cli.options import DEFAULT_NAMESPACE, Function, Json, Limit, Namespace
@@ -55,7 +57,8 @@ def publish(
     )
     with Api(login.load()) as api:
         answer = deploying.publish(api, namespace, name, draft, alias, config)
-    _show(answer.version, answer.alias if answer.HasField("alias") else None)
+    diff = answer.capability_diff if answer.HasField("capability_diff") else None
+    _show(answer.version, answer.alias if answer.HasField("alias") else None, diff)
 
 
 def deploy(
@@ -87,10 +90,11 @@ def deploy(
         deployed = deploying.deploy(api, namespace, name or path.resolve().name, files, alias, config)
     if OUT.json:
         warnings = to_data(deployed.draft)["warnings"]
-        OUT.data({**_data(deployed.version, deployed.alias), "created": deployed.created, "warnings": warnings})
+        made = _data(deployed.version, deployed.alias, deployed.diff)
+        OUT.data({**made, "created": deployed.created, "warnings": warnings})
         return
     show_warnings(deployed.draft)
-    _show(deployed.version, deployed.alias)
+    _show(deployed.version, deployed.alias, deployed.diff)
 
 
 def versions(name: Function, namespace: Namespace = DEFAULT_NAMESPACE, limit: Limit = 100, json: Json = False) -> None:
@@ -146,14 +150,20 @@ def _csv(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
-def _data(version: Version, alias: Alias | None) -> dict[str, Any]:
-    return {**to_data(version), "alias": None if alias is None else to_data(alias)}
+def _data(version: Version, alias: Alias | None, diff: CapabilityDiff | None) -> dict[str, Any]:
+    return {
+        **to_data(version),
+        "alias": None if alias is None else to_data(alias),
+        "capability_diff": None if diff is None else diff_data(diff),
+    }
 
 
-def _show(version: Version, alias: Alias | None) -> None:
+def _show(version: Version, alias: Alias | None, diff: CapabilityDiff | None) -> None:
     if OUT.json:
-        OUT.data(_data(version, alias))
+        OUT.data(_data(version, alias, diff))
         return
     name = f"{version.namespace}/{version.function}"
     behind = f", [cyan]{alias.alias}[/cyan] points at it" if alias is not None else ""
     OUT.line(f"[green]published[/green] {name} version [bold]{version.version}[/bold]{behind}")
+    if diff is not None:
+        show_diff(diff)

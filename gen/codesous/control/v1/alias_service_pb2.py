@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from codesous.control.v1 import alias_pb2 as codesous_dot_control_dot_v1_dot_alias__pb2
+from codesous.control.v1 import capability_diff_pb2 as codesous_dot_control_dot_v1_dot_capability__diff__pb2
 from codesous.type.v1 import options_pb2 as codesous_dot_type_dot_v1_dot_options__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'codesous/control/v1/alias_service.proto\x12\x13\x63odesous.control.v1\x1a\x1f\x63odesous/control/v1/alias.proto\x1a\x1e\x63odesous/type/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\"\x9a\x01\n\x0fSetAliasRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\r\n\x05\x61lias\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x1d\n\x10\x65xpected_version\x18\x06 \x01(\rH\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"=\n\x10SetAliasResponse\x12)\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x1a.codesous.control.v1.Alias\"p\n\x12ListAliasesRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"[\n\x13ListAliasesResponse\x12+\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x1a.codesous.control.v1.Alias\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x12\x44\x65leteAliasRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"\x15\n\x13\x44\x65leteAliasResponse\"Z\n\x14RollbackAliasRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"B\n\x15RollbackAliasResponse\x12)\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x1a.codesous.control.v1.Alias2\xe5\x07\n\x0c\x41liasService\x12\xea\x01\n\x08SetAlias\x12$.codesous.control.v1.SetAliasRequest\x1a%.codesous.control.v1.SetAliasResponse\"\x90\x01\xaa\xcf\x18\x31\x08\x01\x12\x0c\x63s:alias:set\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02U\x1aP/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/aliases/{alias}:\x01*\x12\xec\x01\n\x0bListAliases\x12\'.codesous.control.v1.ListAliasesRequest\x1a(.codesous.control.v1.ListAliasesResponse\"\x89\x01\xaa\xcf\x18\x35\x08\x01\x12\x10\x63s:function:read\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02J\x12H/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/aliases\x12\xf3\x01\n\x0b\x44\x65leteAlias\x12\'.codesous.control.v1.DeleteAliasRequest\x1a(.codesous.control.v1.DeleteAliasResponse\"\x90\x01\xaa\xcf\x18\x34\x08\x01\x12\x0f\x63s:alias:delete\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02R*P/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/aliases/{alias}\x12\x82\x02\n\rRollbackAlias\x12).codesous.control.v1.RollbackAliasRequest\x1a*.codesous.control.v1.RollbackAliasResponse\"\x99\x01\xaa\xcf\x18\x31\x08\x01\x12\x0c\x63s:alias:set\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02^\"Y/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/aliases/{alias}:rollback:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'codesous/control/v1/alias_service.proto\x12\x13\x63odesous.control.v1\x1a\x1f\x63odesous/control/v1/alias.proto\x1a)codesous/control/v1/capability_diff.proto\x1a\x1e\x63odesous/type/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\"\x9a\x01\n\x0fSetAliasRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\r\n\x05\x61lias\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x1d\n\x10\x65xpected_version\x18\x06 \x01(\rH\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"{\n\x10SetAliasResponse\x12)\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x1a.codesous.control.v1.Alias\x12<\n\x0f\x63\x61pability_diff\x18\x02 \x01(\x0b\x32#.codesous.control.v1.CapabilityDiff\"p\n\x12ListAliasesRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"[\n\x13ListAliasesResponse\x12+\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x1a.codesous.control.v1.Alias\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x12\x44\x65leteAliasRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"\x15\n\x13\x44\x65leteAliasResponse\"Z\n\x14RollbackAliasRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"\x80\x01\n\x15RollbackAliasResponse\x12)\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x1a.codesous.control.v1.Alias\x12<\n\x0f\x63\x61pability_diff\x18\x02 \x01(\x0b\x32#.codesous.control.v1.CapabilityDiff2\xe5\x07\n\x0c\x41liasService\x12\xea\x01\n\x08SetAlias\x12$.codesous.control.v1.SetAliasRequest\x1a%.codesous.control.v1.SetAliasResponse\"\x90\x01\xaa\xcf\x18\x31\x08\x01\x12\x0c\x63s:alias:set\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02U\x1aP/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/aliases/{alias}:\x01*\x12\xec\x01\n\x0bListAliases\x12\'.codesous.control.v1.ListAliasesRequest\x1a(.codesous.control.v1.ListAliasesResponse\"\x89\x01\xaa\xcf\x18\x35\x08\x01\x12\x10\x63s:function:read\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02J\x12H/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/aliases\x12\xf3\x01\n\x0b\x44\x65leteAlias\x12\'.codesous.control.v1.DeleteAliasRequest\x1a(.codesous.control.v1.DeleteAliasResponse\"\x90\x01\xaa\xcf\x18\x34\x08\x01\x12\x0f\x63s:alias:delete\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02R*P/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/aliases/{alias}\x12\x82\x02\n\rRollbackAlias\x12).codesous.control.v1.RollbackAliasRequest\x1a*.codesous.control.v1.RollbackAliasResponse\"\x99\x01\xaa\xcf\x18\x31\x08\x01\x12\x0c\x63s:alias:set\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02^\"Y/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/aliases/{alias}:rollback:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,22 +43,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALIASSERVICE'].methods_by_name['DeleteAlias']._serialized_options = b'\252\317\0304\010\001\022\017cs:alias:delete\032\037{namespace}:function/{function}\202\323\344\223\002R*P/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/aliases/{alias}'
   _globals['_ALIASSERVICE'].methods_by_name['RollbackAlias']._loaded_options = None
   _globals['_ALIASSERVICE'].methods_by_name['RollbackAlias']._serialized_options = b'\252\317\0301\010\001\022\014cs:alias:set\032\037{namespace}:function/{function}\202\323\344\223\002^\"Y/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/aliases/{alias}:rollback:\001*'
-  _globals['_SETALIASREQUEST']._serialized_start=160
-  _globals['_SETALIASREQUEST']._serialized_end=314
-  _globals['_SETALIASRESPONSE']._serialized_start=316
-  _globals['_SETALIASRESPONSE']._serialized_end=377
-  _globals['_LISTALIASESREQUEST']._serialized_start=379
-  _globals['_LISTALIASESREQUEST']._serialized_end=491
-  _globals['_LISTALIASESRESPONSE']._serialized_start=493
-  _globals['_LISTALIASESRESPONSE']._serialized_end=584
-  _globals['_DELETEALIASREQUEST']._serialized_start=586
-  _globals['_DELETEALIASREQUEST']._serialized_end=674
-  _globals['_DELETEALIASRESPONSE']._serialized_start=676
-  _globals['_DELETEALIASRESPONSE']._serialized_end=697
-  _globals['_ROLLBACKALIASREQUEST']._serialized_start=699
-  _globals['_ROLLBACKALIASREQUEST']._serialized_end=789
-  _globals['_ROLLBACKALIASRESPONSE']._serialized_start=791
-  _globals['_ROLLBACKALIASRESPONSE']._serialized_end=857
-  _globals['_ALIASSERVICE']._serialized_start=860
-  _globals['_ALIASSERVICE']._serialized_end=1857
+  _globals['_SETALIASREQUEST']._serialized_start=203
+  _globals['_SETALIASREQUEST']._serialized_end=357
+  _globals['_SETALIASRESPONSE']._serialized_start=359
+  _globals['_SETALIASRESPONSE']._serialized_end=482
+  _globals['_LISTALIASESREQUEST']._serialized_start=484
+  _globals['_LISTALIASESREQUEST']._serialized_end=596
+  _globals['_LISTALIASESRESPONSE']._serialized_start=598
+  _globals['_LISTALIASESRESPONSE']._serialized_end=689
+  _globals['_DELETEALIASREQUEST']._serialized_start=691
+  _globals['_DELETEALIASREQUEST']._serialized_end=779
+  _globals['_DELETEALIASRESPONSE']._serialized_start=781
+  _globals['_DELETEALIASRESPONSE']._serialized_end=802
+  _globals['_ROLLBACKALIASREQUEST']._serialized_start=804
+  _globals['_ROLLBACKALIASREQUEST']._serialized_end=894
+  _globals['_ROLLBACKALIASRESPONSE']._serialized_start=897
+  _globals['_ROLLBACKALIASRESPONSE']._serialized_end=1025
+  _globals['_ALIASSERVICE']._serialized_start=1028
+  _globals['_ALIASSERVICE']._serialized_end=2025
 # @@protoc_insertion_point(module_scope)

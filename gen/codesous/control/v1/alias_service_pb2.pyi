@@ -4,6 +4,7 @@ isort:skip_file
 Moving aliases."""
 
 from codesous.control.v1 import alias_pb2 as _alias_pb2
+from codesous.control.v1 import capability_diff_pb2 as _capability_diff_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -70,18 +71,24 @@ class SetAliasResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ALIAS_FIELD_NUMBER: _builtins.int
+    CAPABILITY_DIFF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def alias(self) -> _alias_pb2.Alias:
         """The alias as it is now."""
+
+    @_builtins.property
+    def capability_diff(self) -> _capability_diff_pb2.CapabilityDiff:
+        """How what the alias may reach has changed by this move. Absent: it has not."""
 
     def __init__(
         self,
         *,
         alias: _alias_pb2.Alias | None = ...,
+        capability_diff: _capability_diff_pb2.CapabilityDiff | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "capability_diff", b"capability_diff"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "capability_diff", b"capability_diff"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -245,18 +252,24 @@ class RollbackAliasResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ALIAS_FIELD_NUMBER: _builtins.int
+    CAPABILITY_DIFF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def alias(self) -> _alias_pb2.Alias:
         """The alias as it is now."""
+
+    @_builtins.property
+    def capability_diff(self) -> _capability_diff_pb2.CapabilityDiff:
+        """How what the alias may reach has changed by this move. Absent: it has not."""
 
     def __init__(
         self,
         *,
         alias: _alias_pb2.Alias | None = ...,
+        capability_diff: _capability_diff_pb2.CapabilityDiff | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "capability_diff", b"capability_diff"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "capability_diff", b"capability_diff"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,6 +29,11 @@ class AliasServiceStub:
     """Callers invoke by alias; whoever runs the function decides which version that is. A move takes effect for every
     request accepted after it.
 
+    A move to a version that may reach what the alias's present version may not (hosts, topics, keys, secrets) needs the
+    action `cs:function:grant` besides its own, on the same resource; an alias that is not there yet reaches nothing.
+    Without it the move fails with `CS_AUTHZ_ACTION_DENIED`, and the `ErrorInfo` lists what would be new, or the answer
+    does and the move happens: the setting `iam.capability_gate` decides.
+
     Every call fails with `CS_NOT_FOUND_FUNCTION` when the function does not exist or is deleted, besides the reasons that
     every call of this package shares (see FunctionService).
     """
@@ -64,6 +69,11 @@ class AliasServiceStub:
 class AliasServiceServicer:
     """Callers invoke by alias; whoever runs the function decides which version that is. A move takes effect for every
     request accepted after it.
+
+    A move to a version that may reach what the alias's present version may not (hosts, topics, keys, secrets) needs the
+    action `cs:function:grant` besides its own, on the same resource; an alias that is not there yet reaches nothing.
+    Without it the move fails with `CS_AUTHZ_ACTION_DENIED`, and the `ErrorInfo` lists what would be new, or the answer
+    does and the move happens: the setting `iam.capability_gate` decides.
 
     Every call fails with `CS_NOT_FOUND_FUNCTION` when the function does not exist or is deleted, besides the reasons that
     every call of this package shares (see FunctionService).
@@ -133,6 +143,11 @@ def add_AliasServiceServicer_to_server(servicer, server):
 class AliasService:
     """Callers invoke by alias; whoever runs the function decides which version that is. A move takes effect for every
     request accepted after it.
+
+    A move to a version that may reach what the alias's present version may not (hosts, topics, keys, secrets) needs the
+    action `cs:function:grant` besides its own, on the same resource; an alias that is not there yet reaches nothing.
+    Without it the move fails with `CS_AUTHZ_ACTION_DENIED`, and the `ErrorInfo` lists what would be new, or the answer
+    does and the move happens: the setting `iam.capability_gate` decides.
 
     Every call fails with `CS_NOT_FOUND_FUNCTION` when the function does not exist or is deleted, besides the reasons that
     every call of this package shares (see FunctionService).

@@ -4,6 +4,7 @@ isort:skip_file
 Mutations: what was changed, by whom."""
 
 from codesous.control.v1 import alias_pb2 as _alias_pb2
+from codesous.control.v1 import capability_diff_pb2 as _capability_diff_pb2
 from codesous.control.v1 import function_pb2 as _function_pb2
 from codesous.control.v1 import schedule_pb2 as _schedule_pb2
 from codesous.control.v1 import worker_binding_pb2 as _worker_binding_pb2
@@ -255,6 +256,7 @@ class VersionPublished(_message.Message):
     DRAFT_ID_FIELD_NUMBER: _builtins.int
     BUNDLE_SHA256_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
+    CAPABILITY_DIFF_FIELD_NUMBER: _builtins.int
     function: _builtins.str
     """Name of the function."""
     version: _builtins.int
@@ -267,6 +269,10 @@ class VersionPublished(_message.Message):
     def alias(self) -> _alias_pb2.Alias:
         """The alias that was moved in the same step. Absent: none."""
 
+    @_builtins.property
+    def capability_diff(self) -> _capability_diff_pb2.CapabilityDiff:
+        """How what that alias may reach has changed. Absent: it has not."""
+
     def __init__(
         self,
         *,
@@ -275,10 +281,11 @@ class VersionPublished(_message.Message):
         draft_id: _builtins.str = ...,
         bundle_sha256: _builtins.str = ...,
         alias: _alias_pb2.Alias | None = ...,
+        capability_diff: _capability_diff_pb2.CapabilityDiff | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "capability_diff", b"capability_diff"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "bundle_sha256", b"bundle_sha256", "draft_id", b"draft_id", "function", b"function", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "bundle_sha256", b"bundle_sha256", "capability_diff", b"capability_diff", "draft_id", b"draft_id", "function", b"function", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -292,21 +299,27 @@ class AliasSet(_message.Message):
 
     ALIAS_FIELD_NUMBER: _builtins.int
     ROLLBACK_FIELD_NUMBER: _builtins.int
+    CAPABILITY_DIFF_FIELD_NUMBER: _builtins.int
     rollback: _builtins.bool
     """Whether it was a rollback."""
     @_builtins.property
     def alias(self) -> _alias_pb2.Alias:
         """The alias after the change."""
 
+    @_builtins.property
+    def capability_diff(self) -> _capability_diff_pb2.CapabilityDiff:
+        """How what the alias may reach has changed. Absent: it has not."""
+
     def __init__(
         self,
         *,
         alias: _alias_pb2.Alias | None = ...,
         rollback: _builtins.bool = ...,
+        capability_diff: _capability_diff_pb2.CapabilityDiff | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "capability_diff", b"capability_diff"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "rollback", b"rollback"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "capability_diff", b"capability_diff", "rollback", b"rollback"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

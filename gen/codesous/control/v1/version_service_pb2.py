@@ -23,13 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from codesous.control.v1 import alias_pb2 as codesous_dot_control_dot_v1_dot_alias__pb2
+from codesous.control.v1 import capability_diff_pb2 as codesous_dot_control_dot_v1_dot_capability__diff__pb2
 from codesous.control.v1 import version_pb2 as codesous_dot_control_dot_v1_dot_version__pb2
 from codesous.runtime.v1 import version_config_pb2 as codesous_dot_runtime_dot_v1_dot_version__config__pb2
 from codesous.type.v1 import options_pb2 as codesous_dot_type_dot_v1_dot_options__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)codesous/control/v1/version_service.proto\x12\x13\x63odesous.control.v1\x1a\x1f\x63odesous/control/v1/alias.proto\x1a!codesous/control/v1/version.proto\x1a(codesous/runtime/v1/version_config.proto\x1a\x1e\x63odesous/type/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\"\xba\x01\n\x12UploadDraftRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x41\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x32.codesous.control.v1.UploadDraftRequest.FilesEntry\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"@\n\x13UploadDraftResponse\x12)\n\x05\x64raft\x18\x01 \x01(\x0b\x32\x1a.codesous.control.v1.Draft\"\xa1\x01\n\x15PublishVersionRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x10\n\x08\x64raft_id\x18\x04 \x01(\t\x12\x32\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\".codesous.runtime.v1.VersionConfig\x12\r\n\x05\x61lias\x18\x06 \x01(\t\"r\n\x16PublishVersionResponse\x12-\n\x07version\x18\x01 \x01(\x0b\x32\x1c.codesous.control.v1.Version\x12)\n\x05\x61lias\x18\x02 \x01(\x0b\x32\x1a.codesous.control.v1.Alias\"Y\n\x11GetVersionRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\r\"C\n\x12GetVersionResponse\x12-\n\x07version\x18\x01 \x01(\x0b\x32\x1c.codesous.control.v1.Version\"q\n\x13ListVersionsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"_\n\x14ListVersionsResponse\x12.\n\x08versions\x18\x01 \x03(\x0b\x32\x1c.codesous.control.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xeb\x07\n\x0eVersionService\x12\xef\x01\n\x0bUploadDraft\x12\'.codesous.control.v1.UploadDraftRequest\x1a(.codesous.control.v1.UploadDraftResponse\"\x8c\x01\xaa\xcf\x18\x37\x08\x01\x12\x12\x63s:function:upload\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02K\x1a\x46/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/draft:\x01*\x12\xfc\x01\n\x0ePublishVersion\x12*.codesous.control.v1.PublishVersionRequest\x1a+.codesous.control.v1.PublishVersionResponse\"\x90\x01\xaa\xcf\x18\x38\x08\x01\x12\x13\x63s:function:publish\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02N\"I/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/versions:\x01*\x12\xf4\x01\n\nGetVersion\x12&.codesous.control.v1.GetVersionRequest\x1a\'.codesous.control.v1.GetVersionResponse\"\x94\x01\xaa\xcf\x18\x35\x08\x01\x12\x10\x63s:function:read\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02U\x12S/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/versions/{version}\x12\xf0\x01\n\x0cListVersions\x12(.codesous.control.v1.ListVersionsRequest\x1a).codesous.control.v1.ListVersionsResponse\"\x8a\x01\xaa\xcf\x18\x35\x08\x01\x12\x10\x63s:function:read\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02K\x12I/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/versionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)codesous/control/v1/version_service.proto\x12\x13\x63odesous.control.v1\x1a\x1f\x63odesous/control/v1/alias.proto\x1a)codesous/control/v1/capability_diff.proto\x1a!codesous/control/v1/version.proto\x1a(codesous/runtime/v1/version_config.proto\x1a\x1e\x63odesous/type/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\"\xba\x01\n\x12UploadDraftRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x41\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x32.codesous.control.v1.UploadDraftRequest.FilesEntry\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"@\n\x13UploadDraftResponse\x12)\n\x05\x64raft\x18\x01 \x01(\x0b\x32\x1a.codesous.control.v1.Draft\"\xa1\x01\n\x15PublishVersionRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x10\n\x08\x64raft_id\x18\x04 \x01(\t\x12\x32\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\".codesous.runtime.v1.VersionConfig\x12\r\n\x05\x61lias\x18\x06 \x01(\t\"\xb0\x01\n\x16PublishVersionResponse\x12-\n\x07version\x18\x01 \x01(\x0b\x32\x1c.codesous.control.v1.Version\x12)\n\x05\x61lias\x18\x02 \x01(\x0b\x32\x1a.codesous.control.v1.Alias\x12<\n\x0f\x63\x61pability_diff\x18\x03 \x01(\x0b\x32#.codesous.control.v1.CapabilityDiff\"Y\n\x11GetVersionRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\r\"C\n\x12GetVersionResponse\x12-\n\x07version\x18\x01 \x01(\x0b\x32\x1c.codesous.control.v1.Version\"q\n\x13ListVersionsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"_\n\x14ListVersionsResponse\x12.\n\x08versions\x18\x01 \x03(\x0b\x32\x1c.codesous.control.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x13\x44iffVersionsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\r\x12\x14\n\x0c\x66rom_version\x18\x05 \x01(\r\"^\n\x14\x44iffVersionsResponse\x12\x31\n\x04\x64iff\x18\x01 \x01(\x0b\x32#.codesous.control.v1.CapabilityDiff\x12\x13\n\x0bsame_bundle\x18\x02 \x01(\x08\x32\xed\t\n\x0eVersionService\x12\xef\x01\n\x0bUploadDraft\x12\'.codesous.control.v1.UploadDraftRequest\x1a(.codesous.control.v1.UploadDraftResponse\"\x8c\x01\xaa\xcf\x18\x37\x08\x01\x12\x12\x63s:function:upload\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02K\x1a\x46/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/draft:\x01*\x12\xfc\x01\n\x0ePublishVersion\x12*.codesous.control.v1.PublishVersionRequest\x1a+.codesous.control.v1.PublishVersionResponse\"\x90\x01\xaa\xcf\x18\x38\x08\x01\x12\x13\x63s:function:publish\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02N\"I/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/versions:\x01*\x12\xf4\x01\n\nGetVersion\x12&.codesous.control.v1.GetVersionRequest\x1a\'.codesous.control.v1.GetVersionResponse\"\x94\x01\xaa\xcf\x18\x35\x08\x01\x12\x10\x63s:function:read\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02U\x12S/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/versions/{version}\x12\xf0\x01\n\x0cListVersions\x12(.codesous.control.v1.ListVersionsRequest\x1a).codesous.control.v1.ListVersionsResponse\"\x8a\x01\xaa\xcf\x18\x35\x08\x01\x12\x10\x63s:function:read\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02K\x12I/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/versions\x12\xff\x01\n\x0c\x44iffVersions\x12(.codesous.control.v1.DiffVersionsRequest\x1a).codesous.control.v1.DiffVersionsResponse\"\x99\x01\xaa\xcf\x18\x35\x08\x01\x12\x10\x63s:function:read\x1a\x1f{namespace}:function/{function}\x82\xd3\xe4\x93\x02Z\x12X/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/versions/{version}:diffb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,24 +47,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERSIONSERVICE'].methods_by_name['GetVersion']._serialized_options = b'\252\317\0305\010\001\022\020cs:function:read\032\037{namespace}:function/{function}\202\323\344\223\002U\022S/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/versions/{version}'
   _globals['_VERSIONSERVICE'].methods_by_name['ListVersions']._loaded_options = None
   _globals['_VERSIONSERVICE'].methods_by_name['ListVersions']._serialized_options = b'\252\317\0305\010\001\022\020cs:function:read\032\037{namespace}:function/{function}\202\323\344\223\002K\022I/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/versions'
-  _globals['_UPLOADDRAFTREQUEST']._serialized_start=239
-  _globals['_UPLOADDRAFTREQUEST']._serialized_end=425
-  _globals['_UPLOADDRAFTREQUEST_FILESENTRY']._serialized_start=381
-  _globals['_UPLOADDRAFTREQUEST_FILESENTRY']._serialized_end=425
-  _globals['_UPLOADDRAFTRESPONSE']._serialized_start=427
-  _globals['_UPLOADDRAFTRESPONSE']._serialized_end=491
-  _globals['_PUBLISHVERSIONREQUEST']._serialized_start=494
-  _globals['_PUBLISHVERSIONREQUEST']._serialized_end=655
-  _globals['_PUBLISHVERSIONRESPONSE']._serialized_start=657
-  _globals['_PUBLISHVERSIONRESPONSE']._serialized_end=771
-  _globals['_GETVERSIONREQUEST']._serialized_start=773
-  _globals['_GETVERSIONREQUEST']._serialized_end=862
-  _globals['_GETVERSIONRESPONSE']._serialized_start=864
-  _globals['_GETVERSIONRESPONSE']._serialized_end=931
-  _globals['_LISTVERSIONSREQUEST']._serialized_start=933
-  _globals['_LISTVERSIONSREQUEST']._serialized_end=1046
-  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1048
-  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1143
-  _globals['_VERSIONSERVICE']._serialized_start=1146
-  _globals['_VERSIONSERVICE']._serialized_end=2149
+  _globals['_VERSIONSERVICE'].methods_by_name['DiffVersions']._loaded_options = None
+  _globals['_VERSIONSERVICE'].methods_by_name['DiffVersions']._serialized_options = b'\252\317\0305\010\001\022\020cs:function:read\032\037{namespace}:function/{function}\202\323\344\223\002Z\022X/v1/tenants/{tenant}/namespaces/{namespace}/functions/{function}/versions/{version}:diff'
+  _globals['_UPLOADDRAFTREQUEST']._serialized_start=282
+  _globals['_UPLOADDRAFTREQUEST']._serialized_end=468
+  _globals['_UPLOADDRAFTREQUEST_FILESENTRY']._serialized_start=424
+  _globals['_UPLOADDRAFTREQUEST_FILESENTRY']._serialized_end=468
+  _globals['_UPLOADDRAFTRESPONSE']._serialized_start=470
+  _globals['_UPLOADDRAFTRESPONSE']._serialized_end=534
+  _globals['_PUBLISHVERSIONREQUEST']._serialized_start=537
+  _globals['_PUBLISHVERSIONREQUEST']._serialized_end=698
+  _globals['_PUBLISHVERSIONRESPONSE']._serialized_start=701
+  _globals['_PUBLISHVERSIONRESPONSE']._serialized_end=877
+  _globals['_GETVERSIONREQUEST']._serialized_start=879
+  _globals['_GETVERSIONREQUEST']._serialized_end=968
+  _globals['_GETVERSIONRESPONSE']._serialized_start=970
+  _globals['_GETVERSIONRESPONSE']._serialized_end=1037
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=1039
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=1152
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1154
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1249
+  _globals['_DIFFVERSIONSREQUEST']._serialized_start=1251
+  _globals['_DIFFVERSIONSREQUEST']._serialized_end=1364
+  _globals['_DIFFVERSIONSRESPONSE']._serialized_start=1366
+  _globals['_DIFFVERSIONSRESPONSE']._serialized_end=1460
+  _globals['_VERSIONSERVICE']._serialized_start=1463
+  _globals['_VERSIONSERVICE']._serialized_end=2724
 # @@protoc_insertion_point(module_scope)

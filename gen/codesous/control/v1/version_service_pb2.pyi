@@ -4,6 +4,7 @@ isort:skip_file
 From text to an immutable version."""
 
 from codesous.control.v1 import alias_pb2 as _alias_pb2
+from codesous.control.v1 import capability_diff_pb2 as _capability_diff_pb2
 from codesous.control.v1 import version_pb2 as _version_pb2
 from codesous.runtime.v1 import version_config_pb2 as _version_config_pb2
 from collections import abc as _abc
@@ -155,6 +156,7 @@ class PublishVersionResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
+    CAPABILITY_DIFF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def version(self) -> _version_pb2.Version:
         """The version."""
@@ -163,15 +165,20 @@ class PublishVersionResponse(_message.Message):
     def alias(self) -> _alias_pb2.Alias:
         """The alias as it is now. Absent: none was asked for."""
 
+    @_builtins.property
+    def capability_diff(self) -> _capability_diff_pb2.CapabilityDiff:
+        """How what the alias may reach has changed. Absent: it has not, or no alias was asked for, or this was a repeat."""
+
     def __init__(
         self,
         *,
         version: _version_pb2.Version | None = ...,
         alias: _alias_pb2.Alias | None = ...,
+        capability_diff: _capability_diff_pb2.CapabilityDiff | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "capability_diff", b"capability_diff", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "capability_diff", b"capability_diff", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -300,3 +307,69 @@ class ListVersionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListVersionsResponse: _TypeAlias = ListVersionsResponse  # noqa: Y015
+
+@_typing.final
+class DiffVersionsRequest(_message.Message):
+    """Request of DiffVersions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    FROM_VERSION_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Tenant. Required."""
+    namespace: _builtins.str
+    """Namespace. Required."""
+    function: _builtins.str
+    """Name of the function. Required."""
+    version: _builtins.int
+    """Version to compare. Required."""
+    from_version: _builtins.int
+    """Version to compare with. 0: nothing, so all that the version may reach is added."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        function: _builtins.str = ...,
+        version: _builtins.int = ...,
+        from_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_version", b"from_version", "function", b"function", "namespace", b"namespace", "tenant", b"tenant", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffVersionsRequest: _TypeAlias = DiffVersionsRequest  # noqa: Y015
+
+@_typing.final
+class DiffVersionsResponse(_message.Message):
+    """Response of DiffVersions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIFF_FIELD_NUMBER: _builtins.int
+    SAME_BUNDLE_FIELD_NUMBER: _builtins.int
+    same_bundle: _builtins.bool
+    """Whether both have the same files."""
+    @_builtins.property
+    def diff(self) -> _capability_diff_pb2.CapabilityDiff:
+        """How what they may reach differs."""
+
+    def __init__(
+        self,
+        *,
+        diff: _capability_diff_pb2.CapabilityDiff | None = ...,
+        same_bundle: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["diff", b"diff"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["diff", b"diff", "same_bundle", b"same_bundle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffVersionsResponse: _TypeAlias = DiffVersionsResponse  # noqa: Y015

@@ -58,6 +58,11 @@ class VersionServiceStub:
                 request_serializer=codesous_dot_control_dot_v1_dot_version__service__pb2.ListVersionsRequest.SerializeToString,
                 response_deserializer=codesous_dot_control_dot_v1_dot_version__service__pb2.ListVersionsResponse.FromString,
                 _registered_method=True)
+        self.DiffVersions = channel.unary_unary(
+                '/codesous.control.v1.VersionService/DiffVersions',
+                request_serializer=codesous_dot_control_dot_v1_dot_version__service__pb2.DiffVersionsRequest.SerializeToString,
+                response_deserializer=codesous_dot_control_dot_v1_dot_version__service__pb2.DiffVersionsResponse.FromString,
+                _registered_method=True)
 
 
 class VersionServiceServicer:
@@ -80,6 +85,7 @@ class VersionServiceServicer:
         """Publishes a draft as the next version and consumes the draft, all in one step with the optional alias. Publishing a
         consumed draft again with the same request answers the version that it became. Fails with `CS_NOT_FOUND_DRAFT`,
         `CS_EXPIRED_DRAFT`, `CS_VALIDATION_CONFIG`, and `CS_CONFLICT_STATE` when the draft was consumed by another request.
+        With an alias it needs `cs:function:grant` as a move of that alias would (see AliasService).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,6 +100,13 @@ class VersionServiceServicer:
 
     def ListVersions(self, request, context):
         """Lists versions, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffVersions(self, request, context):
+        """Tells how what two versions may reach differs, and whether their code does. Fails with `CS_NOT_FOUND_VERSION`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,6 +134,11 @@ def add_VersionServiceServicer_to_server(servicer, server):
                     servicer.ListVersions,
                     request_deserializer=codesous_dot_control_dot_v1_dot_version__service__pb2.ListVersionsRequest.FromString,
                     response_serializer=codesous_dot_control_dot_v1_dot_version__service__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'DiffVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffVersions,
+                    request_deserializer=codesous_dot_control_dot_v1_dot_version__service__pb2.DiffVersionsRequest.FromString,
+                    response_serializer=codesous_dot_control_dot_v1_dot_version__service__pb2.DiffVersionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -235,6 +253,33 @@ class VersionService:
             '/codesous.control.v1.VersionService/ListVersions',
             codesous_dot_control_dot_v1_dot_version__service__pb2.ListVersionsRequest.SerializeToString,
             codesous_dot_control_dot_v1_dot_version__service__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codesous.control.v1.VersionService/DiffVersions',
+            codesous_dot_control_dot_v1_dot_version__service__pb2.DiffVersionsRequest.SerializeToString,
+            codesous_dot_control_dot_v1_dot_version__service__pb2.DiffVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

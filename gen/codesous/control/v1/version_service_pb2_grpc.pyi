@@ -46,11 +46,14 @@ class VersionServiceStub:
     """Publishes a draft as the next version and consumes the draft, all in one step with the optional alias. Publishing a
     consumed draft again with the same request answers the version that it became. Fails with `CS_NOT_FOUND_DRAFT`,
     `CS_EXPIRED_DRAFT`, `CS_VALIDATION_CONFIG`, and `CS_CONFLICT_STATE` when the draft was consumed by another request.
+    With an alias it needs `cs:function:grant` as a move of that alias would (see AliasService).
     """
     GetVersion: _grpc.UnaryUnaryMultiCallable[_version_service_pb2.GetVersionRequest, _version_service_pb2.GetVersionResponse]
     """Reads a version. Fails with `CS_NOT_FOUND_VERSION`."""
     ListVersions: _grpc.UnaryUnaryMultiCallable[_version_service_pb2.ListVersionsRequest, _version_service_pb2.ListVersionsResponse]
     """Lists versions, newest first."""
+    DiffVersions: _grpc.UnaryUnaryMultiCallable[_version_service_pb2.DiffVersionsRequest, _version_service_pb2.DiffVersionsResponse]
+    """Tells how what two versions may reach differs, and whether their code does. Fails with `CS_NOT_FOUND_VERSION`."""
 
 @_typing.type_check_only
 class VersionServiceAsyncStub(VersionServiceStub):
@@ -70,11 +73,14 @@ class VersionServiceAsyncStub(VersionServiceStub):
     """Publishes a draft as the next version and consumes the draft, all in one step with the optional alias. Publishing a
     consumed draft again with the same request answers the version that it became. Fails with `CS_NOT_FOUND_DRAFT`,
     `CS_EXPIRED_DRAFT`, `CS_VALIDATION_CONFIG`, and `CS_CONFLICT_STATE` when the draft was consumed by another request.
+    With an alias it needs `cs:function:grant` as a move of that alias would (see AliasService).
     """
     GetVersion: _aio.UnaryUnaryMultiCallable[_version_service_pb2.GetVersionRequest, _version_service_pb2.GetVersionResponse]  # type: ignore[assignment]
     """Reads a version. Fails with `CS_NOT_FOUND_VERSION`."""
     ListVersions: _aio.UnaryUnaryMultiCallable[_version_service_pb2.ListVersionsRequest, _version_service_pb2.ListVersionsResponse]  # type: ignore[assignment]
     """Lists versions, newest first."""
+    DiffVersions: _aio.UnaryUnaryMultiCallable[_version_service_pb2.DiffVersionsRequest, _version_service_pb2.DiffVersionsResponse]  # type: ignore[assignment]
+    """Tells how what two versions may reach differs, and whether their code does. Fails with `CS_NOT_FOUND_VERSION`."""
 
 class VersionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Code is uploaded as a draft, and a draft is published as a version. A version is a number, and never changes.
@@ -103,6 +109,7 @@ class VersionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Publishes a draft as the next version and consumes the draft, all in one step with the optional alias. Publishing a
         consumed draft again with the same request answers the version that it became. Fails with `CS_NOT_FOUND_DRAFT`,
         `CS_EXPIRED_DRAFT`, `CS_VALIDATION_CONFIG`, and `CS_CONFLICT_STATE` when the draft was consumed by another request.
+        With an alias it needs `cs:function:grant` as a move of that alias would (see AliasService).
         """
 
     @_abc_1.abstractmethod
@@ -120,5 +127,13 @@ class VersionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_version_service_pb2.ListVersionsResponse, _abc.Awaitable[_version_service_pb2.ListVersionsResponse]]:
         """Lists versions, newest first."""
+
+    @_abc_1.abstractmethod
+    def DiffVersions(
+        self,
+        request: _version_service_pb2.DiffVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_version_service_pb2.DiffVersionsResponse, _abc.Awaitable[_version_service_pb2.DiffVersionsResponse]]:
+        """Tells how what two versions may reach differs, and whether their code does. Fails with `CS_NOT_FOUND_VERSION`."""
 
 def add_VersionServiceServicer_to_server(servicer: VersionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
