@@ -12,6 +12,7 @@ from google.protobuf import json_format
 
 from cs_cli.failure import CommandError
 from cs_core.config import LimitSettings
+from cs_core.manifest_json import parse_manifest
 
 _SKIPPED: Final = frozenset({"node_modules", "__pycache__"})
 MANIFEST: Final = "manifest.json"
@@ -46,10 +47,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 def read_manifest(files: dict[str, bytes]) -> Manifest:
     """Read the manifest. Raises CommandError when it is not one; the rules of its fields are the server's to check."""
     try:
-        text = files[MANIFEST].decode()
-        if not isinstance(json.loads(text), dict):
-            raise CommandError("CS_VALIDATION_MANIFEST", f"{MANIFEST}: must be a JSON object")
-        return json_format.Parse(text, Manifest())
+        return parse_manifest(files[MANIFEST].decode())
     except (ValueError, RecursionError, json_format.ParseError) as error:
         raise CommandError("CS_VALIDATION_MANIFEST", f"{MANIFEST}: {error}") from error
 

@@ -13,6 +13,7 @@ from cs_control.version_config import check_config
 from cs_core.bundle import check_path
 from cs_core.config import LimitSettings
 from cs_core.errors import ValidationError
+from cs_core.manifest_json import parse_manifest
 from cs_core.names import Violations
 
 FILE: Final = "manifest.json"
@@ -34,9 +35,8 @@ def read_manifest(files: Mapping[str, bytes], limits: LimitSettings) -> Manifest
         raise _refusal("required", f"the bundle has no {FILE}")
     if len(data) > _MAX_BYTES:
         raise _refusal(f"must be at most {_MAX_BYTES} bytes", f"{FILE} is too large")
-    manifest = Manifest()
     try:
-        json_format.Parse(data.decode("utf-8"), manifest)
+        manifest = parse_manifest(data.decode("utf-8"))
     except (UnicodeDecodeError, RecursionError) as error:
         raise _refusal("must be JSON in UTF-8", f"{FILE} is not JSON") from error
     except json_format.ParseError as error:

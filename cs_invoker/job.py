@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime, timedelta
 from typing import Any
 
 from codesous.control.v1.version_pb2 import Version
 from codesous.queue.v1.invocation_pb2 import InvocationRequest
+from codesous.runtime.v1.version_config_pb2 import IsolationLevel
 from codesous.type.v1.principal_pb2 import Principal
 from codesous.type.v1.trigger_pb2 import Trigger
 from google.protobuf.json_format import MessageToDict
@@ -78,8 +80,19 @@ def make_job(
             stack_bytes=sizes.stack,
         ),
         env=dict(version.config.env),
+        warm_key=warm_key(version),
         alone=alone,
     )
+
+
+def warm_key(version: Version) -> str:
+    """The key under which cells keep a version's context; empty when they keep none.
+
+    Made of all that the version is: a name that was purged and is used again does not find the old one's state.
+    """
+    if version.config.isolation != IsolationLevel.ISOLATION_LEVEL_VERSION:
+        return ""
+    return hashlib.sha256(version.SerializeToString(deterministic=True)).hexdigest()
 
 
 def make_context(request: InvocationRequest, *, attempt: int, ends: datetime) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 Theory of operation: a run is given turns by its cell. In a turn (`advance`) it takes the answers that came, then runs
 promise jobs and due timers until there is nothing to do but wait, or until it has had the processor for long enough
 that others of its cell are to be served between two jobs. One job that does not end keeps the processor until the
-deadline. Whatever happens first of a response, an error or the deadline is the outcome; later ones are ignored. After
-a fault that leaves the heap in doubt, `tainted` is set: the context must not be freed, because freeing a heap that ran
-out of memory is not safe.
+deadline. Whatever happens first of a response, an error or the deadline is the outcome; later ones are ignored. A
+fault in the middle of something leaves the context in doubt.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class Activation:
         self.run_id = run.run_id
         self.context = context
         self.done = False
-        self.tainted = False
+        self.succeeded = False
         self._send = send
         self._engine = context.engine
         self._response = function_response_pb2.FunctionResponse()
@@ -55,10 +54,8 @@ class Activation:
         self._inbox: list[frames_pb2.HostCallResult] = []
         self._unfinished = True
         self._calls: set[int] = set()
-        self._last_call = 0
         self._timers: list[tuple[float, int]] = []
         self._live_timers: set[int] = set()
-        self._last_timer = 0
         self._turn_began = 0.0
         self._longest_turn = 0.0
         self._deadline = self._engine.deadline = time.monotonic() + run.timeout_ms / 1000
@@ -148,7 +145,7 @@ class Activation:
             if not self.done:
                 self._escaped()
         except MemoryError:
-            self.tainted = True
+            self.context.in_doubt = True
             self._finish(result.memory_limit(self.run))
 
     def _escaped(self) -> None:
@@ -160,7 +157,7 @@ class Activation:
         try:
             self.context.call("refuse", raised)
         except ScriptError:
-            self.tainted = True
+            self.context.in_doubt = True
             if self._engine.interrupted:
                 self._time_out()
             else:
@@ -168,7 +165,7 @@ class Activation:
 
     def _time_out(self) -> None:
         # Between two jobs nothing is in doubt; in the middle of one, what it held may be.
-        self.tainted = self.tainted or self._engine.interrupted
+        self.context.in_doubt = self.context.in_doubt or self._engine.interrupted
         self._finish(result.timeout(self.run))
 
     def _finish(self, frame: frames_pb2.RunResult) -> None:
@@ -198,22 +195,20 @@ class Activation:
         """Begin a host call: its id, or -1 when too many are in flight."""
         if self.done or len(self._calls) + len(self._inbox) >= self.run.host_calls_in_flight:
             return -1
-        self._last_call += 1
-        self._calls.add(self._last_call)
-        call = frames_pb2.HostCall(
-            run_id=self.run_id, call_id=self._last_call, method=method, arguments=arguments.encode()
-        )
+        self.context.last_call = number = self.context.last_call + 1
+        self._calls.add(number)
+        call = frames_pb2.HostCall(run_id=self.run_id, call_id=number, method=method, arguments=arguments.encode())
         self._send(frames_pb2.FromCell(host_call=call))
-        return self._last_call
+        return number
 
     def timer(self, delay_ms: float) -> int:
         """Set a timer: its id, or -1 when there are too many."""
         if self.done or len(self._live_timers) >= TIMERS_MAX or len(self._timers) >= 2 * TIMERS_MAX:
             return -1
-        self._last_timer += 1
-        self._live_timers.add(self._last_timer)
-        heapq.heappush(self._timers, (time.monotonic() + delay_ms / 1000, self._last_timer))
-        return self._last_timer
+        self.context.last_timer = number = self.context.last_timer + 1
+        self._live_timers.add(number)
+        heapq.heappush(self._timers, (time.monotonic() + delay_ms / 1000, number))
+        return number
 
     def clear(self, number: int) -> None:
         """Forget a timer."""
@@ -237,14 +232,16 @@ class Activation:
         self._response.status_code = status
         self._response.body = body
         self._response.is_base64_encoded = encoded
-        self._finish(result.success(self.run, self._response))
+        frame = result.success(self.run, self._response)
+        self.succeeded = not self.done and frame.WhichOneof("outcome") == "response"
+        self._finish(frame)
 
     def fail(self, kind: str, name: str, message: str, stack: str) -> None:
         """End the run with what it threw."""
         if self.done:
             return
         frame = result.failure(self.run, result.Thrown(kind, name, message, stack), self._near_memory_limit)
-        self.tainted = self.tainted or frame.error.reason == "CS_RUNTIME_MEMORY_LIMIT"
+        self.context.in_doubt = self.context.in_doubt or frame.error.reason == "CS_RUNTIME_MEMORY_LIMIT"
         self._finish(frame)
 
 

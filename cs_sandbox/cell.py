@@ -3,10 +3,11 @@
 Theory of operation: single-threaded. The loop takes the frames that came, then gives a turn to each run that has
 something to do, one after the other; when none has, it waits on the socket and on the next timer. The supervisor is
 told whose turn it is, and when the cell waits: it starts another run only in a cell that waits, and it knows by that
-who kept the processor from whom. After the end of a run the context is freed, the next one is built ahead for the
-same bundle, and the cell says `Idle` for that run; a cell without other runs gets its next one only then, so that
-cleaning is never on anybody's clock. A run that leaves its heap in doubt is not cleaned: the cell takes no more runs
-and ends with the last one. End of file on the socket or a frame that cannot be parsed ends the process.
+who kept the processor from whom. After the end of a run its context is freed, or kept if its version wants that; one
+is built ahead for each bundle that ran lately, while memory lasts; and the cell says `Idle` for that run. A cell
+without other runs gets its next one only then, so that cleaning is never on anybody's clock. A context in doubt is
+not cleaned: the cell takes no more runs and ends with the last one. End of file on the socket or a frame that cannot
+be parsed ends the process.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from google.protobuf.message import DecodeError
 from cs_sandbox import frames, jail, syntax
 from cs_sandbox.activation import Activation
 from cs_sandbox.context import Context
+from cs_sandbox.shelf import Shelf
 
 BUNDLES_MAX: Final = 8
 QUIET_MIN: Final = 0.005
@@ -48,7 +50,7 @@ class Cell:
         self._base_bytes = base_bytes
         self._buffer = frames.FrameBuffer(frames.TO_CELL_MAX)
         self._bundles: OrderedDict[str, tuple[frames_pb2.LoadBundle, dict[str, bytes]]] = OrderedDict()
-        self._ready: Context | None = None
+        self._shelf = Shelf()
         self._runs: dict[int, Activation] = {}
         self._abandoned: list[Activation] = []
         self._taken = 0
@@ -94,6 +96,7 @@ class Cell:
                 self._load(frame.load)
             case "unload":
                 self._bundles.pop(frame.unload.bundle_sha256, None)
+                self._shelf.forget(frame.unload.bundle_sha256)
             case "run":
                 self._start(frame.run)
             case "host_result":
@@ -112,7 +115,7 @@ class Cell:
     def _load(self, bundle: frames_pb2.LoadBundle) -> None:
         self._bundles[bundle.bundle_sha256] = (bundle, {})
         while len(self._bundles) > BUNDLES_MAX:
-            self._bundles.popitem(last=False)
+            self._shelf.forget(self._bundles.popitem(last=False)[0])
 
     # Runs.
 
@@ -125,16 +128,13 @@ class Cell:
         else:
             # The supervisor knows whose turn it is.
             self._turn = run.run_id
-        context = self._take_context(run.bundle_sha256)
+        context = self._take_context(run)
         self._runs[run.run_id] = Activation(run, context, self._send)
         self._fit_memory()
 
-    def _take_context(self, sha256: str) -> Context:
-        context, self._ready = self._ready, None
-        if context is not None and context.bundle.bundle_sha256 != sha256:
-            context.close()
-            context = None
-        return context or self._prepare(sha256)
+    def _take_context(self, run: frames_pb2.Run) -> Context:
+        warm = self._shelf.take(run.warm_key) if run.warm_key else None
+        return warm or self._shelf.take(run.bundle_sha256) or self._prepare(run.bundle_sha256)
 
     def _prepare(self, sha256: str) -> Context:
         bundle, compiled = self._bundles[sha256]
@@ -154,19 +154,30 @@ class Cell:
             self._recycle(activation)
 
     def _recycle(self, activation: Activation) -> None:
-        """After the end of a run: free its context, build the next one, and say so."""
+        """After the end of a run: keep its context or free it, see that the next one is at hand, and say so."""
         del self._runs[activation.run_id]
-        if activation.tainted:
+        if self._clean(activation):
+            self._send(frames_pb2.FromCell(idle=frames_pb2.Idle(run_id=activation.run_id)))
+            self._fit_memory()
+        else:
             self._abandoned.append(activation)
             self._send(frames_pb2.FromCell(retiring=frames_pb2.Retiring()))
-        else:
-            sha256 = activation.context.bundle.bundle_sha256
-            activation.context.close()
-            if self._ready is None and sha256 in self._bundles:
-                self._ready = self._prepare(sha256)
-            self._send(frames_pb2.FromCell(idle=frames_pb2.Idle(run_id=activation.run_id)))
         if self._abandoned and not self._runs:
             raise RetireError
+
+    def _clean(self, activation: Activation) -> bool:
+        """Whether the context is clean; False when it is in doubt."""
+        context, run = activation.context, activation.run
+        known = run.bundle_sha256 in self._bundles
+        if run.warm_key and activation.succeeded and context.end(run.memory_bytes) and known:
+            self._shelf.put(run.warm_key, context)
+            return True
+        if context.in_doubt:
+            return False
+        context.close()
+        if known and run.bundle_sha256 not in self._shelf:
+            self._shelf.put(run.bundle_sha256, self._prepare(run.bundle_sha256))
+        return True
 
     def _tell_turn(self, run_id: int, quiet: float = 0.0) -> None:
         self._turn = run_id

@@ -22,6 +22,7 @@ from cs_sandbox.job import Diagnostic, HostCalls, JailError, Job, LogEntry, Outc
 from cs_sandbox.meter import Meter
 from cs_sandbox.result import cut
 from cs_sandbox.run import Run
+from cs_sandbox.shelf import CONTEXTS_MAX
 from cs_sandbox.zygote_process import CellEnd, ForkedCell
 
 END_WAIT: Final = 0.5
@@ -74,6 +75,7 @@ class CellProcess(asyncio.Protocol):
         self._ended: asyncio.Future[CellEnd] = loop.create_future()
         self._checked: asyncio.Future[list[Diagnostic]] | None = None
         self._bundles: dict[str, None] = {}
+        self._recent: dict[str, None] = {}
         self._meter = Meter()
         self._pause: asyncio.TimerHandle | None = None
         self._runs = CellRuns(self._send, self.kill)
@@ -123,9 +125,9 @@ class CellProcess(asyncio.Protocol):
         """When the last of its runs must have ended, by the event loop's clock."""
         return max((run.ends for run in self._runs.live), default=0.0)
 
-    def knows(self, sha256: str) -> bool:
-        """Whether the cell has that bundle's code."""
-        return sha256 in self._bundles
+    def knows(self, job: Job) -> bool:
+        """Whether the cell ran that bundle lately, or that version, when its contexts are kept."""
+        return (job.warm_key or job.bundle.sha256) in self._recent
 
     def takes_beside(self, memory_bytes: int, most_runs: int, most_memory: int) -> bool:
         """Whether another run may begin beside those that are live: they all wait, and there is room for it."""
@@ -271,17 +273,14 @@ class CellProcess(asyncio.Protocol):
             return [told for told in await self._checked if told.file in files or not told.file][:FAULTS_MAX]
 
     def _load(self, job: Job) -> None:
+        """See that the cell has the code. It has room for so many bundles; the least recently used goes."""
         bundle = job.bundle
-        if bundle.sha256 in self._bundles:
-            del self._bundles[bundle.sha256]
-        else:
+        if bundle.sha256 not in self._bundles:
             load = frames_pb2.LoadBundle(bundle_sha256=bundle.sha256, entry=bundle.entry, files=dict(bundle.files))
             self._send(frames_pb2.ToCell(load=load))
-        self._bundles[bundle.sha256] = None
-        while len(self._bundles) > BUNDLES_MAX:
-            oldest = next(iter(self._bundles))
-            del self._bundles[oldest]
+        for oldest in _use(self._bundles, bundle.sha256, BUNDLES_MAX):
             self._send(frames_pb2.ToCell(unload=frames_pb2.UnloadBundle(bundle_sha256=oldest)))
+        _use(self._recent, job.warm_key or bundle.sha256, CONTEXTS_MAX)
 
     def _send(self, frame: frames_pb2.ToCell) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -346,3 +345,13 @@ class CellProcess(asyncio.Protocol):
         self._pause = None
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+
+def _use(recent: dict[str, None], key: str, most: int) -> list[str]:
+    """Make a key the most recently used one; the keys that are dropped for it."""
+    recent.pop(key, None)
+    recent[key] = None
+    dropped = list(recent)[: max(0, len(recent) - most)]
+    for old in dropped:
+        del recent[old]
+    return dropped

@@ -40,7 +40,7 @@ class CellRuns:
         self._uncleaned: dict[int, Run] = {}
         self._alone = False
         self._recycle_clock: asyncio.TimerHandle | None = None
-        self.turns = Turns(self._live)
+        self.turns = Turns(self._live, self._uncleaned)
         self.count = 0
 
     @property

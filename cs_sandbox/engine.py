@@ -97,6 +97,10 @@ class Engine:
         self._peak = max(self._peak, self.heap)
         return self._peak
 
+    def collect_garbage(self) -> None:
+        """Free what only cycles keep."""
+        lib.JS_RunGC(self._runtime)
+
     def close(self) -> None:
         """Free the context and the runtime. Every value must have been freed before."""
         del _engines[_address(self.context)], _engines[_address(self._runtime)]

@@ -26,6 +26,7 @@ void JS_SetMemoryLimit(JSRuntime *, size_t);
 void JS_SetMaxStackSize(JSRuntime *, size_t);
 void JS_SetInterruptHandler(JSRuntime *, JSInterruptHandler *, void *);
 void JS_SetModuleLoaderFunc(JSRuntime *, void *, JSModuleLoaderFunc *, void *);
+void JS_RunGC(JSRuntime *);
 int JS_ExecutePendingJob(JSRuntime *, JSContext **);
 bool JS_IsJobPending(JSRuntime *);
 JSContext *JS_NewContext(JSRuntime *);

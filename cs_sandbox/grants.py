@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cs_sandbox.cell_process import CellProcess, CellState
-from cs_sandbox.job import SandboxError
+from cs_sandbox.job import Job, SandboxError
 from cs_sandbox.settings import PoolSettings
 
 
@@ -25,10 +25,7 @@ from cs_sandbox.settings import PoolSettings
 class Waiter:
     """A run that waits. Its future gets a reserved cell, or None: then it may start one, and a slot is held for it."""
 
-    tenant: str
-    bundle: str
-    memory_bytes: int
-    alone: bool
+    job: Job
     granted: asyncio.Future[CellProcess | None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -57,18 +54,18 @@ class Grants:
 
     def add(self, waiter: Waiter) -> None:
         """A run begins to wait."""
-        self._waiting.setdefault(waiter.tenant, deque()).append(waiter)
+        self._waiting.setdefault(waiter.job.tenant, deque()).append(waiter)
         self.grant()
 
     def abandon(self, waiter: Waiter) -> None:
         """A run gives up waiting, perhaps in the very turn in which it was granted something."""
-        queue = self._waiting.get(waiter.tenant)
+        queue = self._waiting.get(waiter.job.tenant)
         if queue is not None and waiter in queue:
             queue.remove(waiter)
         if waiter.granted.done() and not waiter.granted.cancelled() and waiter.granted.exception() is None:
             cell = waiter.granted.result()
             if cell is None:
-                self._slots[waiter.tenant] -= 1
+                self._slots[waiter.job.tenant] -= 1
             else:
                 cell.unreserve()
         self.grant()
@@ -126,24 +123,24 @@ class Grants:
 
     def _serve(self, waiter: Waiter, waiting: int) -> bool:
         """Grant a cell or a slot to one run, if that can be done now."""
-        own = [cell for cell in self._cells.values() if cell.tenant == waiter.tenant and not cell.draining]
+        own = [cell for cell in self._cells.values() if cell.tenant == waiter.job.tenant and not cell.draining]
         idle = [cell for cell in own if cell.state is CellState.IDLE]
         if idle:
-            return self._promise(waiter, max(idle, key=lambda cell: (cell.knows(waiter.bundle), cell.idle_since)))
+            return self._promise(waiter, max(idle, key=lambda cell: (cell.knows(waiter.job), cell.idle_since)))
         if sum(cell.state is CellState.RECYCLING for cell in own) >= waiting:
             return False
-        entitled = len(own) + self._slots[waiter.tenant] < self._settings.cells_per_tenant
+        entitled = len(own) + self._slots[waiter.job.tenant] < self._settings.cells_per_tenant
         if entitled and self._held() < self._settings.cells_max:
             return self._hold_slot(waiter)
-        if not waiter.alone and (open_to := [cell for cell in own if self._takes_beside(cell, waiter)]):
-            return self._promise(waiter, min(open_to, key=lambda cell: (not cell.knows(waiter.bundle), cell.load)))
+        if not waiter.job.alone and (open_to := [cell for cell in own if self._takes_beside(cell, waiter)]):
+            return self._promise(waiter, min(open_to, key=lambda cell: (not cell.knows(waiter.job), cell.load)))
         return entitled and self._replace_cell(waiter, len(own))
 
     def _replace_cell(self, waiter: Waiter, own: int) -> bool:
         """Start a cell in place of an idle one; where there is none, see that there will be."""
         idle = [c for c in self._cells.values() if c.tenant and c.state is CellState.IDLE]
         if not idle:
-            self._drain_for(waiter.tenant, own)
+            self._drain_for(waiter.job.tenant, own)
             return False
         # One that was drained first, then the one that has been idle longest.
         min(idle, key=lambda cell: (not cell.draining, cell.idle_since)).kill("evict")
@@ -155,7 +152,7 @@ class Grants:
         return True
 
     def _hold_slot(self, waiter: Waiter) -> bool:
-        self._slots[waiter.tenant] += 1
+        self._slots[waiter.job.tenant] += 1
         waiter.granted.set_result(None)
         return True
 
@@ -164,7 +161,7 @@ class Grants:
 
     def _takes_beside(self, cell: CellProcess, waiter: Waiter) -> bool:
         settings = self._settings
-        return cell.takes_beside(waiter.memory_bytes, settings.runs_per_cell, settings.memory_max_bytes)
+        return cell.takes_beside(waiter.job.limits.memory_bytes, settings.runs_per_cell, settings.memory_max_bytes)
 
     def _drain_for(self, tenant: str, own: int) -> None:
         """Have a cell of the tenant that has the most of them become idle: for one that has none, or two less."""

@@ -90,6 +90,9 @@ class Job:
     """Plain values of the second argument. `attempt` also marks the log lines."""
     limits: Limits = field(default_factory=Limits)
     env: Mapping[str, str] = field(default_factory=dict)
+    warm_key: str = ""
+    """Empty: a fresh context. Otherwise the key of a version whose context is kept between its runs: all jobs of a
+    tenant with this key have the same bundle, environment and privileges."""
     alone: bool = False
     """Whether its cell runs nothing else meanwhile: for a run that is repeated because it was a bystander."""
 

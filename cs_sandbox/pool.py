@@ -171,7 +171,7 @@ class CellPool:
         return tuple(self._supply.cells.values())
 
     async def _acquire(self, job: Job) -> CellProcess:
-        waiter = Waiter(job.tenant, job.bundle.sha256, job.limits.memory_bytes, job.alone)
+        waiter = Waiter(job)
         self._grants.add(waiter)
         try:
             cell = await waiter.granted

@@ -111,6 +111,7 @@ class Run:
                 error_limit_bytes=limits.error_bytes,
                 stack_limit_bytes=limits.stack_bytes,
                 host_calls_in_flight=limits.host_calls_in_flight,
+                warm_key=self.job.warm_key,
             )
         )
 

@@ -21,10 +21,12 @@ class Turns:
 
     Args:
         live: its live runs by id, kept by the owner.
+        uncleaned: those that have ended and whose contexts are still there.
     """
 
-    def __init__(self, live: Mapping[int, Run]) -> None:
+    def __init__(self, live: Mapping[int, Run], uncleaned: Mapping[int, Run]) -> None:
         self._live = live
+        self._uncleaned = uncleaned
         self._sent = 0
         self._taken = 0
         self._turn = 0
@@ -39,8 +41,8 @@ class Turns:
 
     @property
     def computing(self) -> Run | None:
-        """The live run that has the turn; None when none has, or when it is not known."""
-        if len(self._live) == 1:
+        """The live run that has the turn; one that is alone has it always. None when none has, or it is not known."""
+        if len(self._live) == 1 and self._turn not in self._uncleaned:
             return next(iter(self._live.values()))
         return self._live.get(self._turn)
 

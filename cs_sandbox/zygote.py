@@ -26,10 +26,10 @@ from typing import Any, Final, NoReturn
 
 from codesous.cell.v1 import frames_pb2
 
-from cs_sandbox import activation, cell, code_pages, frames, jail, jail_proof, namespaces, seccomp_rules
+from cs_sandbox import activation, cell, code_pages, frames, jail, jail_proof, namespaces, seccomp_rules, shelf
 
 _MESSAGE_MAX: Final = 65536
-_HEADROOM: Final = 128 * 1024 * 1024
+_HEADROOM: Final = 128 * 1024 * 1024 + shelf.BYTES_MAX
 
 
 class Zygote:

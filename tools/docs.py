@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cs_core.config import Section, Settings
 from cs_core.rpc.status import TABLE
+from tools.manifest_page import manifest_page
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -85,7 +86,11 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     stale = []
-    for name, text in {"errors.md": errors_page(), "settings.md": settings_page()}.items():
+    for name, text in {
+        "errors.md": errors_page(),
+        "settings.md": settings_page(),
+        "manifest.md": manifest_page(),
+    }.items():
         path = REFERENCE / name
         if options.check:
             if not path.exists() or path.read_text() != text:

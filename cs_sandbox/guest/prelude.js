@@ -99,10 +99,13 @@
         return;
       }
       const id = call(method, text);
-      if (id < 0) reject(hostError("CS_RATE_LIMITED", method + ": too many calls are in flight"));
+      if (id === -2) reject(hasEnded());
+      else if (id < 0) reject(hostError("CS_RATE_LIMITED", method + ": too many calls are in flight"));
       else pending[id] = { __proto__: null, resolve, reject };
     });
   }
+
+  const hasEnded = () => hostError("CS_RUNTIME_CANCELLED", "the run that made this call has ended");
 
   function answer(id, good, text, message) {
     const waiting = pending[id];
@@ -184,6 +187,12 @@
   hide(G, "setTimeout", later(false));
   hide(G, "setInterval", later(true));
   hide(G, "clearTimeout", stop);
+  // A registered callback would run whenever garbage is collected, perhaps in a later run. It need never be called at all.
+  hide(G, "FinalizationRegistry", class FinalizationRegistry {
+    constructor(callback) { if (typeof callback !== "function") throw new TE("callback must be a function"); }
+    register() {}
+    unregister() { return false; }
+  });
   hide(G, "clearInterval", stop);
 
   // ---- Web-platform names, made when first touched.
@@ -291,14 +300,18 @@
     fail(reason === undefined ? "thrown" : reason, cut(name, 200), cut(message, 32768), cut(stack, 32768));
   }
 
-  async function drive(evaluated, namespace, event, context) {
+  // A context may serve several runs, one after the other: what is left of one never speaks for another.
+  let current = 0;
+
+  async function drive(run, evaluated, namespace, event, context) {
     try {
       await evaluated;
       const handler = namespace.default;
       if (typeof handler !== "function") throw new TE("the entry module's default export is not a function");
-      deliver(await handler(event, context));
+      const value = await handler(event, context);
+      if (run === current) deliver(value);
     } catch (raised) {
-      refuse(raised);
+      if (run === current) refuse(raised);
     }
   }
 
@@ -307,9 +320,24 @@
   }
 
   function start(evaluated, namespace, event, context) {
-    hide(context, "remainingTimeMs", function remainingTimeMs() { return floor(remaining()); });
-    drive(evaluated, namespace, event, context);
+    const run = ++current;
+    hide(context, "remainingTimeMs", function remainingTimeMs() { return run === current ? floor(remaining()) : 0; });
+    drive(run, evaluated, namespace, event, context);
   }
 
-  return { __proto__: null, configure, start, answer, fire, refuse };
+  function end() {
+    current++;
+    empty(timers);
+    empty(aliases);
+    empty(environment);
+    const open = keys(pending);
+    for (let i = 0; i < open.length; i++) pending[open[i]].reject(hasEnded());
+    empty(pending);
+  }
+  function empty(table) {
+    const names = keys(table);
+    for (let i = 0; i < names.length; i++) delete table[names[i]];
+  }
+
+  return { __proto__: null, configure, start, answer, fire, refuse, end };
 });

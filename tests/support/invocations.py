@@ -12,7 +12,7 @@ from codesous.control.v1.version_pb2 import Version
 from codesous.gateway.v1.activation_pb2 import Activation
 from codesous.queue.v1.envelope_pb2 import Envelope, Lane
 from codesous.queue.v1.invocation_pb2 import InvocationRequest
-from codesous.runtime.v1.version_config_pb2 import RetryPolicy
+from codesous.runtime.v1.version_config_pb2 import IsolationLevel, RetryPolicy
 from codesous.storage.v1.records_pb2 import VersionRecord
 from codesous.type.v1.activation_status_pb2 import ActivationStatus
 from codesous.type.v1.capabilities_pb2 import Capabilities
@@ -61,6 +61,7 @@ class Ingress:
         memory_mb: int = 64,
         max_concurrency: int = 0,
         retry: RetryPolicy | None = None,
+        isolation: IsolationLevel.ValueType = IsolationLevel.ISOLATION_LEVEL_UNSPECIFIED,
     ) -> FunctionRef:
         """Store version 1 of a function; text is its `index.js`."""
         files = {"index.js": source.encode()} if isinstance(source, str) else source
@@ -71,6 +72,7 @@ class Ingress:
         version.config.memory_mb = memory_mb
         version.config.env.update(env or {})
         version.config.max_concurrency = max_concurrency
+        version.config.isolation = isolation
         if retry is not None:
             version.config.retry.CopyFrom(retry)
         if capabilities is not None:

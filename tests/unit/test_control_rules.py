@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from codesous.runtime.v1.manifest_pb2 import Manifest
 from codesous.runtime.v1.version_config_pb2 import IsolationLevel, VersionConfig
-from codesous.type.v1.capabilities_pb2 import Capabilities
+from codesous.type.v1.capabilities_pb2 import Capabilities, KvOperation
 from google.protobuf import json_format
 
 from cs_control.capabilities import check_capabilities, check_narrowing
@@ -39,6 +39,18 @@ def violated(error: ValidationError) -> set[str]:
     return {violation.field for violation in error.violations}
 
 
+def test_enum_values_may_be_written_as_their_short_words() -> None:
+    short = manifest(config={"isolation": "version"}, capabilities={"kv": {"prefixes": ["a"], "operations": ["get"]}})
+    read = read_manifest(short, LIMITS)
+    assert read.config.isolation == IsolationLevel.ISOLATION_LEVEL_VERSION
+    assert list(read.capabilities.kv.operations) == [KvOperation.KV_OPERATION_GET]
+    full = manifest(
+        config={"isolation": "ISOLATION_LEVEL_VERSION"},
+        capabilities={"kv": {"prefixes": ["a"], "operations": ["KV_OPERATION_GET"]}},
+    )
+    assert read_manifest(full, LIMITS) == read
+
+
 def test_the_smallest_manifest_is_fine() -> None:
     assert read_manifest(manifest(), LIMITS) == Manifest(runtime="cs-js")
 
@@ -48,7 +60,10 @@ def test_the_smallest_manifest_is_fine() -> None:
     [
         (FILES, "manifest.json"),
         ({**FILES, "manifest.json": b""}, "manifest.json"),
-        ({**FILES, "manifest.json": b"[]"}, "manifest.json: runtime"),
+        ({**FILES, "manifest.json": b"[]"}, "manifest.json"),
+        ({**FILES, "manifest.json": b'{"runtime": "cs-js", "runtime": "cs-js"}'}, "manifest.json"),
+        (manifest(config={"isolation": "tenant"}), "manifest.json"),
+        (manifest(config={"isolation": "unspecified"}), "manifest.json"),
         ({**FILES, "manifest.json": b"\xff"}, "manifest.json"),
         ({**FILES, "manifest.json": b"[" * 100_000}, "manifest.json"),
         ({**FILES, "manifest.json": b'{"a":' * 20_000}, "manifest.json"),

@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from codesous.control.v1.version_pb2 import Version
 from codesous.queue.v1.invocation_pb2 import InvocationRequest
+from codesous.runtime.v1.version_config_pb2 import IsolationLevel
 from codesous.type.v1.function_ref_pb2 import FunctionRef
 from codesous.type.v1.principal_pb2 import Principal
 from codesous.type.v1.trigger_pb2 import ApiTrigger, CadenceTrigger, HttpTrigger, ScheduleTrigger, Trigger
 
 from cs_core.clock import to_timestamp
-from cs_invoker.job import describe_trigger, expired, make_job, wall_limit
+from cs_invoker.job import describe_trigger, expired, make_job, wall_limit, warm_key
 from cs_invoker.results import Sizes
 from cs_sandbox.job import MIB, Bundle
 
@@ -82,6 +83,19 @@ def test_the_job_carries_the_versions_limits_and_environment() -> None:
         3,
         4,
     )
+
+
+def test_a_version_that_keeps_its_context_has_a_key_made_of_all_that_it_is() -> None:
+    assert warm_key(make_version()) == ""
+    one, same, other_env, other_number = (make_version() for _ in range(4))
+    for version in (one, same, other_env, other_number):
+        version.config.isolation = IsolationLevel.ISOLATION_LEVEL_VERSION
+    other_env.config.env["MODE"] = "test"
+    other_number.version += 1
+    keys = [warm_key(version) for version in (one, other_env, other_number)]
+    assert warm_key(same) == keys[0]
+    assert len(set(keys)) == 3
+    assert make_job(make_request(API), one, BUNDLE, attempt=1, now=NOW, sizes=SIZES).warm_key == keys[0]
 
 
 def test_the_context_says_who_what_why_and_until_when() -> None:

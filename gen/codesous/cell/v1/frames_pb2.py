@@ -27,7 +27,7 @@ from codesous.type.v1 import invocation_error_pb2 as codesous_dot_type_dot_v1_do
 from codesous.type.v1 import log_entry_pb2 as codesous_dot_type_dot_v1_dot_log__entry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63odesous/cell/v1/frames.proto\x12\x10\x63odesous.cell.v1\x1a(codesous/type/v1/function_response.proto\x1a\'codesous/type/v1/invocation_error.proto\x1a codesous/type/v1/log_entry.proto\"\xab\x02\n\x06ToCell\x12,\n\x04load\x18\x01 \x01(\x0b\x32\x1c.codesous.cell.v1.LoadBundleH\x00\x12$\n\x03run\x18\x02 \x01(\x0b\x32\x15.codesous.cell.v1.RunH\x00\x12\x37\n\x0bhost_result\x18\x03 \x01(\x0b\x32 .codesous.cell.v1.HostCallResultH\x00\x12\x30\n\x06unload\x18\x04 \x01(\x0b\x32\x1e.codesous.cell.v1.UnloadBundleH\x00\x12.\n\x05\x63heck\x18\x05 \x01(\x0b\x32\x1d.codesous.cell.v1.CheckSyntaxH\x00\x12)\n\x04\x64rop\x18\x06 \x01(\x0b\x32\x19.codesous.cell.v1.DropRunH\x00\x42\x07\n\x05\x66rame\"\xb5\x03\n\x08\x46romCell\x12(\n\x05ready\x18\x01 \x01(\x0b\x32\x17.codesous.cell.v1.ReadyH\x00\x12/\n\thost_call\x18\x02 \x01(\x0b\x32\x1a.codesous.cell.v1.HostCallH\x00\x12(\n\x03log\x18\x03 \x01(\x0b\x32\x19.codesous.cell.v1.LogLineH\x00\x12-\n\x06result\x18\x04 \x01(\x0b\x32\x1b.codesous.cell.v1.RunResultH\x00\x12\x35\n\x0cjail_failure\x18\x05 \x01(\x0b\x32\x1d.codesous.cell.v1.JailFailureH\x00\x12&\n\x04idle\x18\x06 \x01(\x0b\x32\x16.codesous.cell.v1.IdleH\x00\x12\x35\n\x0c\x63heck_result\x18\x07 \x01(\x0b\x32\x1d.codesous.cell.v1.CheckResultH\x00\x12&\n\x04turn\x18\x08 \x01(\x0b\x32\x16.codesous.cell.v1.TurnH\x00\x12.\n\x08retiring\x18\t \x01(\x0b\x32\x1a.codesous.cell.v1.RetiringH\x00\x42\x07\n\x05\x66rame\"\x98\x01\n\nLoadBundle\x12\x15\n\rbundle_sha256\x18\x01 \x01(\t\x12\r\n\x05\x65ntry\x18\x02 \x01(\t\x12\x36\n\x05\x66iles\x18\x03 \x03(\x0b\x32\'.codesous.cell.v1.LoadBundle.FilesEntry\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"%\n\x0cUnloadBundle\x12\x15\n\rbundle_sha256\x18\x01 \x01(\t\"\xd8\x02\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x15\n\rbundle_sha256\x18\x02 \x01(\t\x12\r\n\x05\x65vent\x18\x03 \x01(\x0c\x12\x0f\n\x07\x63ontext\x18\x04 \x01(\x0c\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x12\n\ntimeout_ms\x18\x06 \x01(\r\x12+\n\x03\x65nv\x18\x07 \x03(\x0b\x32\x1e.codesous.cell.v1.Run.EnvEntry\x12\x17\n\x0flog_limit_bytes\x18\x08 \x01(\r\x12\x1a\n\x12result_limit_bytes\x18\t \x01(\r\x12\x19\n\x11\x65rror_limit_bytes\x18\n \x01(\r\x12\x19\n\x11stack_limit_bytes\x18\x0b \x01(\r\x12\x1c\n\x14host_calls_in_flight\x18\x0c \x01(\r\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"t\n\x0b\x43heckSyntax\x12\x37\n\x05\x66iles\x18\x01 \x03(\x0b\x32(.codesous.cell.v1.CheckSyntax.FilesEntry\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"<\n\x0b\x43heckResult\x12-\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32\x1d.codesous.cell.v1.SyntaxFault\"J\n\x0bSyntaxFault\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\r\x12\x0e\n\x06\x63olumn\x18\x03 \x01(\r\x12\x0f\n\x07message\x18\x04 \x01(\t\"\x19\n\x07\x44ropRun\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\"7\n\x04Turn\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\r\n\x05taken\x18\x02 \x01(\x04\x12\x10\n\x08quiet_ms\x18\x03 \x01(\r\"\n\n\x08Retiring\"\x16\n\x04Idle\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\"/\n\x05Ready\x12\x0e\n\x06layers\x18\x01 \x03(\t\x12\x16\n\x0emissing_layers\x18\x02 \x03(\t\"-\n\x0bJailFailure\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"N\n\x08HostCall\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\r\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\x0c\"\x81\x01\n\x0eHostCallResult\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\r\x12\x0f\n\x05value\x18\x03 \x01(\x0cH\x00\x12\x32\n\x05\x65rror\x18\x04 \x01(\x0b\x32!.codesous.type.v1.InvocationErrorH\x00\x42\t\n\x07outcome\"U\n\x07LogLine\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12)\n\x05level\x18\x02 \x01(\x0e\x32\x1a.codesous.type.v1.LogLevel\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xc6\x01\n\tRunResult\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x36\n\x08response\x18\x02 \x01(\x0b\x32\".codesous.type.v1.FunctionResponseH\x00\x12\x32\n\x05\x65rror\x18\x03 \x01(\x0b\x32!.codesous.type.v1.InvocationErrorH\x00\x12\x19\n\x11peak_memory_bytes\x18\x04 \x01(\x04\x12\x17\n\x0flongest_turn_ms\x18\x05 \x01(\rB\t\n\x07outcomeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x63odesous/cell/v1/frames.proto\x12\x10\x63odesous.cell.v1\x1a(codesous/type/v1/function_response.proto\x1a\'codesous/type/v1/invocation_error.proto\x1a codesous/type/v1/log_entry.proto\"\xab\x02\n\x06ToCell\x12,\n\x04load\x18\x01 \x01(\x0b\x32\x1c.codesous.cell.v1.LoadBundleH\x00\x12$\n\x03run\x18\x02 \x01(\x0b\x32\x15.codesous.cell.v1.RunH\x00\x12\x37\n\x0bhost_result\x18\x03 \x01(\x0b\x32 .codesous.cell.v1.HostCallResultH\x00\x12\x30\n\x06unload\x18\x04 \x01(\x0b\x32\x1e.codesous.cell.v1.UnloadBundleH\x00\x12.\n\x05\x63heck\x18\x05 \x01(\x0b\x32\x1d.codesous.cell.v1.CheckSyntaxH\x00\x12)\n\x04\x64rop\x18\x06 \x01(\x0b\x32\x19.codesous.cell.v1.DropRunH\x00\x42\x07\n\x05\x66rame\"\xb5\x03\n\x08\x46romCell\x12(\n\x05ready\x18\x01 \x01(\x0b\x32\x17.codesous.cell.v1.ReadyH\x00\x12/\n\thost_call\x18\x02 \x01(\x0b\x32\x1a.codesous.cell.v1.HostCallH\x00\x12(\n\x03log\x18\x03 \x01(\x0b\x32\x19.codesous.cell.v1.LogLineH\x00\x12-\n\x06result\x18\x04 \x01(\x0b\x32\x1b.codesous.cell.v1.RunResultH\x00\x12\x35\n\x0cjail_failure\x18\x05 \x01(\x0b\x32\x1d.codesous.cell.v1.JailFailureH\x00\x12&\n\x04idle\x18\x06 \x01(\x0b\x32\x16.codesous.cell.v1.IdleH\x00\x12\x35\n\x0c\x63heck_result\x18\x07 \x01(\x0b\x32\x1d.codesous.cell.v1.CheckResultH\x00\x12&\n\x04turn\x18\x08 \x01(\x0b\x32\x16.codesous.cell.v1.TurnH\x00\x12.\n\x08retiring\x18\t \x01(\x0b\x32\x1a.codesous.cell.v1.RetiringH\x00\x42\x07\n\x05\x66rame\"\x98\x01\n\nLoadBundle\x12\x15\n\rbundle_sha256\x18\x01 \x01(\t\x12\r\n\x05\x65ntry\x18\x02 \x01(\t\x12\x36\n\x05\x66iles\x18\x03 \x03(\x0b\x32\'.codesous.cell.v1.LoadBundle.FilesEntry\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"%\n\x0cUnloadBundle\x12\x15\n\rbundle_sha256\x18\x01 \x01(\t\"\xea\x02\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x15\n\rbundle_sha256\x18\x02 \x01(\t\x12\r\n\x05\x65vent\x18\x03 \x01(\x0c\x12\x0f\n\x07\x63ontext\x18\x04 \x01(\x0c\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x12\n\ntimeout_ms\x18\x06 \x01(\r\x12+\n\x03\x65nv\x18\x07 \x03(\x0b\x32\x1e.codesous.cell.v1.Run.EnvEntry\x12\x17\n\x0flog_limit_bytes\x18\x08 \x01(\r\x12\x1a\n\x12result_limit_bytes\x18\t \x01(\r\x12\x19\n\x11\x65rror_limit_bytes\x18\n \x01(\r\x12\x19\n\x11stack_limit_bytes\x18\x0b \x01(\r\x12\x1c\n\x14host_calls_in_flight\x18\x0c \x01(\r\x12\x10\n\x08warm_key\x18\r \x01(\t\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"t\n\x0b\x43heckSyntax\x12\x37\n\x05\x66iles\x18\x01 \x03(\x0b\x32(.codesous.cell.v1.CheckSyntax.FilesEntry\x1a,\n\nFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"<\n\x0b\x43heckResult\x12-\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32\x1d.codesous.cell.v1.SyntaxFault\"J\n\x0bSyntaxFault\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\r\x12\x0e\n\x06\x63olumn\x18\x03 \x01(\r\x12\x0f\n\x07message\x18\x04 \x01(\t\"\x19\n\x07\x44ropRun\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\"7\n\x04Turn\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\r\n\x05taken\x18\x02 \x01(\x04\x12\x10\n\x08quiet_ms\x18\x03 \x01(\r\"\n\n\x08Retiring\"\x16\n\x04Idle\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\"/\n\x05Ready\x12\x0e\n\x06layers\x18\x01 \x03(\t\x12\x16\n\x0emissing_layers\x18\x02 \x03(\t\"-\n\x0bJailFailure\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"N\n\x08HostCall\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\r\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x11\n\targuments\x18\x04 \x01(\x0c\"\x81\x01\n\x0eHostCallResult\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\r\x12\x0f\n\x05value\x18\x03 \x01(\x0cH\x00\x12\x32\n\x05\x65rror\x18\x04 \x01(\x0b\x32!.codesous.type.v1.InvocationErrorH\x00\x42\t\n\x07outcome\"U\n\x07LogLine\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12)\n\x05level\x18\x02 \x01(\x0e\x32\x1a.codesous.type.v1.LogLevel\x12\x0f\n\x07message\x18\x03 \x01(\t\"\xc6\x01\n\tRunResult\x12\x0e\n\x06run_id\x18\x01 \x01(\x04\x12\x36\n\x08response\x18\x02 \x01(\x0b\x32\".codesous.type.v1.FunctionResponseH\x00\x12\x32\n\x05\x65rror\x18\x03 \x01(\x0b\x32!.codesous.type.v1.InvocationErrorH\x00\x12\x19\n\x11peak_memory_bytes\x18\x04 \x01(\x04\x12\x17\n\x0flongest_turn_ms\x18\x05 \x01(\rB\t\n\x07outcomeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,35 +51,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UNLOADBUNDLE']._serialized_start=1065
   _globals['_UNLOADBUNDLE']._serialized_end=1102
   _globals['_RUN']._serialized_start=1105
-  _globals['_RUN']._serialized_end=1449
-  _globals['_RUN_ENVENTRY']._serialized_start=1407
-  _globals['_RUN_ENVENTRY']._serialized_end=1449
-  _globals['_CHECKSYNTAX']._serialized_start=1451
-  _globals['_CHECKSYNTAX']._serialized_end=1567
+  _globals['_RUN']._serialized_end=1467
+  _globals['_RUN_ENVENTRY']._serialized_start=1425
+  _globals['_RUN_ENVENTRY']._serialized_end=1467
+  _globals['_CHECKSYNTAX']._serialized_start=1469
+  _globals['_CHECKSYNTAX']._serialized_end=1585
   _globals['_CHECKSYNTAX_FILESENTRY']._serialized_start=1019
   _globals['_CHECKSYNTAX_FILESENTRY']._serialized_end=1063
-  _globals['_CHECKRESULT']._serialized_start=1569
-  _globals['_CHECKRESULT']._serialized_end=1629
-  _globals['_SYNTAXFAULT']._serialized_start=1631
-  _globals['_SYNTAXFAULT']._serialized_end=1705
-  _globals['_DROPRUN']._serialized_start=1707
-  _globals['_DROPRUN']._serialized_end=1732
-  _globals['_TURN']._serialized_start=1734
-  _globals['_TURN']._serialized_end=1789
-  _globals['_RETIRING']._serialized_start=1791
-  _globals['_RETIRING']._serialized_end=1801
-  _globals['_IDLE']._serialized_start=1803
-  _globals['_IDLE']._serialized_end=1825
-  _globals['_READY']._serialized_start=1827
-  _globals['_READY']._serialized_end=1874
-  _globals['_JAILFAILURE']._serialized_start=1876
-  _globals['_JAILFAILURE']._serialized_end=1921
-  _globals['_HOSTCALL']._serialized_start=1923
-  _globals['_HOSTCALL']._serialized_end=2001
-  _globals['_HOSTCALLRESULT']._serialized_start=2004
-  _globals['_HOSTCALLRESULT']._serialized_end=2133
-  _globals['_LOGLINE']._serialized_start=2135
-  _globals['_LOGLINE']._serialized_end=2220
-  _globals['_RUNRESULT']._serialized_start=2223
-  _globals['_RUNRESULT']._serialized_end=2421
+  _globals['_CHECKRESULT']._serialized_start=1587
+  _globals['_CHECKRESULT']._serialized_end=1647
+  _globals['_SYNTAXFAULT']._serialized_start=1649
+  _globals['_SYNTAXFAULT']._serialized_end=1723
+  _globals['_DROPRUN']._serialized_start=1725
+  _globals['_DROPRUN']._serialized_end=1750
+  _globals['_TURN']._serialized_start=1752
+  _globals['_TURN']._serialized_end=1807
+  _globals['_RETIRING']._serialized_start=1809
+  _globals['_RETIRING']._serialized_end=1819
+  _globals['_IDLE']._serialized_start=1821
+  _globals['_IDLE']._serialized_end=1843
+  _globals['_READY']._serialized_start=1845
+  _globals['_READY']._serialized_end=1892
+  _globals['_JAILFAILURE']._serialized_start=1894
+  _globals['_JAILFAILURE']._serialized_end=1939
+  _globals['_HOSTCALL']._serialized_start=1941
+  _globals['_HOSTCALL']._serialized_end=2019
+  _globals['_HOSTCALLRESULT']._serialized_start=2022
+  _globals['_HOSTCALLRESULT']._serialized_end=2151
+  _globals['_LOGLINE']._serialized_start=2153
+  _globals['_LOGLINE']._serialized_end=2238
+  _globals['_RUNRESULT']._serialized_start=2241
+  _globals['_RUNRESULT']._serialized_end=2439
 # @@protoc_insertion_point(module_scope)

@@ -268,6 +268,7 @@ class Run(_message.Message):
     ERROR_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     STACK_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     HOST_CALLS_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    WARM_KEY_FIELD_NUMBER: _builtins.int
     run_id: _builtins.int
     """Id of this run on this cell's connection, greater than every one before."""
     bundle_sha256: _builtins.str
@@ -290,6 +291,10 @@ class Run(_message.Message):
     """Bytes of an error's stack accepted from this run."""
     host_calls_in_flight: _builtins.int
     """Host calls that may wait for their answer at the same time."""
+    warm_key: _builtins.str
+    """Empty: a fresh context. Otherwise the key of a version whose context is kept between its runs: a context of that key
+    that no run uses serves this one if there is one, and the context may be kept after it.
+    """
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Values for `cs.env.get`."""
@@ -309,10 +314,11 @@ class Run(_message.Message):
         error_limit_bytes: _builtins.int = ...,
         stack_limit_bytes: _builtins.int = ...,
         host_calls_in_flight: _builtins.int = ...,
+        warm_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_sha256", b"bundle_sha256", "context", b"context", "env", b"env", "error_limit_bytes", b"error_limit_bytes", "event", b"event", "host_calls_in_flight", b"host_calls_in_flight", "log_limit_bytes", b"log_limit_bytes", "memory_bytes", b"memory_bytes", "result_limit_bytes", b"result_limit_bytes", "run_id", b"run_id", "stack_limit_bytes", b"stack_limit_bytes", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_sha256", b"bundle_sha256", "context", b"context", "env", b"env", "error_limit_bytes", b"error_limit_bytes", "event", b"event", "host_calls_in_flight", b"host_calls_in_flight", "log_limit_bytes", b"log_limit_bytes", "memory_bytes", b"memory_bytes", "result_limit_bytes", b"result_limit_bytes", "run_id", b"run_id", "stack_limit_bytes", b"stack_limit_bytes", "timeout_ms", b"timeout_ms", "warm_key", b"warm_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,7 +20,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Manifest(_message.Message):
-    """The proto3 JSON of this message is the file `manifest.json` of a bundle. Unknown fields are refused."""
+    """The proto3 JSON of this message is the file `manifest.json` of a bundle. Unknown fields are refused. There, an enum value
+    may be written as its short word: `"isolation": "version"`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

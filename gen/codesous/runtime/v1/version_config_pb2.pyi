@@ -32,7 +32,12 @@ class _IsolationLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Isolat
     ISOLATION_LEVEL_ACTIVATION: _IsolationLevel.ValueType  # 1
     """A fresh JavaScript context for every activation."""
     ISOLATION_LEVEL_VERSION: _IsolationLevel.ValueType  # 2
-    """One context serves several activations of the same version, one after the other; module state is kept."""
+    """A context serves several activations of the same version, one after the other: modules are evaluated once, and their
+    state, globals and prototypes are kept. What an activation left running is dropped at its end: timers, host calls,
+    promises. A context is not kept after an activation that failed, after 1,000 activations, or when it holds more than
+    half of the memory limit. There may be several at a time, and one may be dropped at any time: nothing is to be stored
+    in it.
+    """
 
 class IsolationLevel(_IsolationLevel, metaclass=_IsolationLevelEnumTypeWrapper):
     """How much is kept between two activations of a version."""
@@ -42,7 +47,12 @@ ISOLATION_LEVEL_UNSPECIFIED: IsolationLevel.ValueType  # 0
 ISOLATION_LEVEL_ACTIVATION: IsolationLevel.ValueType  # 1
 """A fresh JavaScript context for every activation."""
 ISOLATION_LEVEL_VERSION: IsolationLevel.ValueType  # 2
-"""One context serves several activations of the same version, one after the other; module state is kept."""
+"""A context serves several activations of the same version, one after the other: modules are evaluated once, and their
+state, globals and prototypes are kept. What an activation left running is dropped at its end: timers, host calls,
+promises. A context is not kept after an activation that failed, after 1,000 activations, or when it holds more than
+half of the memory limit. There may be several at a time, and one may be dropped at any time: nothing is to be stored
+in it.
+"""
 Global___IsolationLevel: _TypeAlias = IsolationLevel  # noqa: Y015
 
 @_typing.final
