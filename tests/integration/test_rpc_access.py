@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from codesous.control.v1 import alias_service_pb2
 from codesous.control.v1 import function_service_pb2 as pb
 from codesous.control.v1.function_pb2 import Function
 from codesous.control.v1.function_service_pb2_grpc import (
@@ -76,7 +77,8 @@ class Echo(FunctionServiceServicer):
 @pytest.mark.parametrize("declared", [True, False])
 async def test_a_method_that_the_server_was_not_told_of_is_not_served(tmp_path: Path, declared: bool) -> None:
     """A slip in the wiring: another service is added than the one that is named. Nothing is open because of it."""
-    name = "codesous.control.v1.FunctionService" if declared else "codesous.control.v1.AliasService"
+    wrong = alias_service_pb2.DESCRIPTOR.services_by_name["AliasService"].full_name
+    name = "codesous.control.v1.FunctionService" if declared else wrong
     add: Callable[..., None] = add_FunctionServiceServicer_to_server
     async with serving(tmp_path, [Service(name, add, Echo())]) as served:  # type: ignore[abstract]
         stub: Any = FunctionServiceStub(served.channel)
@@ -88,3 +90,18 @@ async def test_a_method_that_the_server_was_not_told_of_is_not_served(tmp_path: 
                 await stub.GetFunction(request, metadata=metadata)
             expected = grpc.StatusCode.UNAUTHENTICATED if declared else grpc.StatusCode.UNIMPLEMENTED
             assert caught.value.code() == expected
+
+
+async def test_two_authorization_headers_are_refused_whichever_comes_first(tmp_path: Path) -> None:
+    name = "codesous.control.v1.FunctionService"
+    add: Callable[..., None] = add_FunctionServiceServicer_to_server
+    async with serving(tmp_path, [Service(name, add, Echo())]) as served:  # type: ignore[abstract]
+        stub: Any = FunctionServiceStub(served.channel)
+        request = pb.GetFunctionRequest(tenant=TENANT, namespace="default", function="hello")
+        good, other = served.bearer()[0], served.bearer(tenant="t_beta00")[0]
+        for metadata in ((good, other), (other, good), (good, good)):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.GetFunction(request, metadata=metadata)
+            assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+            assert "more than one" in (caught.value.details() or "")
+        assert (await stub.GetFunction(request, metadata=(good,))).function.function == "hello"

@@ -47,6 +47,7 @@ class Forge:
         self.jwks = folder / "jwks.json"
         self.jwks.write_text(json.dumps({"keys": [{**self.public_jwk(self.key), "kid": KEY_ID, "use": "sig"}]}))
         self.settings = IamSettings(jwks_url=self.jwks.as_uri())
+        self.good = self.token()
 
     @property
     def pem(self) -> bytes:

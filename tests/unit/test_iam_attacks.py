@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cs_core.errors import AuthenticationError
 from cs_core.iam import claims, signed, tokens
@@ -333,21 +335,66 @@ async def test_content_that_is_no_object_is_refused_though_it_is_signed(forge: F
 
 
 async def test_a_tenant_of_the_issuer_can_have_another_name_here(forge: Forge) -> None:
-    settings = forge.settings.model_copy(update={"tenants": {"payments": TENANT, "bad": "nope"}})
-    principal = await forge.verifier(settings).verify(forge.token(forge.claims(tid="payments")))
+    chosen = forge.settings.model_copy(update={"tenants": {"payments": TENANT, "bad": "nope"}})
+    principal = await forge.verifier(chosen).verify(forge.token(forge.claims(tid="payments")))
     assert principal.tenant == TENANT
     for tenant in ("bad", "unheard"):
         with pytest.raises(AuthenticationError):
-            await forge.verifier(settings).verify(forge.token(forge.claims(tid=tenant)))
+            await forge.verifier(chosen).verify(forge.token(forge.claims(tid=tenant)))
 
 
 async def test_scopes_with_the_prefix_are_roles_and_do_not_narrow(forge: Forge) -> None:
     scoped = forge.token(forge.claims(role=..., scope="role:developer cs:function:read role:billing"))
     plain = await forge.verifier().verify(scoped)
     assert (list(plain.roles), len(plain.scopes)) == ([], 3)
-    settings = forge.settings.model_copy(update={"role_scope_prefix": "role:"})
-    principal = await forge.verifier(settings).verify(scoped)
+    chosen = forge.settings.model_copy(update={"role_scope_prefix": "role:"})
+    principal = await forge.verifier(chosen).verify(scoped)
     assert (list(principal.roles), list(principal.scopes)) == (["developer", "billing"], ["cs:function:read"])
     odd = forge.token(forge.claims(role=..., scope="role:"))
     with pytest.raises(AuthenticationError):
-        await forge.verifier(settings).verify(odd)
+        await forge.verifier(chosen).verify(odd)
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+CLAIM_NAMES = st.sampled_from(["iss", "aud", "sub", "tid", "role", "roles", "scope", "exp", "nbf", "iat", "jti"])
+HEADER_NAMES = st.sampled_from(["alg", "kid", "typ", "jwk", "jku", "crit", "x5c", "b64", "x5t"])
+TYPED = {INVALID, EXPIRED, "accepted"}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    changed=st.dictionaries(CLAIM_NAMES, ANY_JSON, max_size=4),
+    header=st.dictionaries(HEADER_NAMES, ANY_JSON, max_size=2),
+)
+async def test_whatever_a_signed_token_says_the_answer_is_typed(
+    forge: Forge, changed: dict[str, Any], header: dict[str, Any]
+) -> None:
+    assert await outcome(forge, forge.token(forge.claims(**changed), header)) in TYPED
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(token=st.text() | st.binary().map(b64) | st.lists(st.binary().map(b64), min_size=3, max_size=3).map(".".join))
+async def test_whatever_comes_as_a_token_is_refused_as_typed(forge: Forge, token: str) -> None:
+    assert await outcome(forge, token) == INVALID
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(place=st.floats(0, 0.999), character=st.sampled_from("ABab01_-.=\x00é "))
+async def test_a_good_token_with_one_character_changed_is_refused(forge: Forge, place: float, character: str) -> None:
+    good = forge.good
+    position = int(place * len(good))
+    changed = good[:position] + character + good[position + 1 :]
+    if changed != good and not same_bits(good, changed):
+        assert await outcome(forge, changed) == INVALID
+
+
+def same_bits(one: str, other: str) -> bool:
+    """Whether two texts are the same token: the last digit of each part holds bits that mean nothing."""
+    try:
+        return [unb64(part) for part in one.split(".")] == [unb64(part) for part in other.split(".")]
+    except ValueError:
+        return False
