@@ -29,7 +29,15 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
     scheduler = assemble(settings, client, queue, Metrics(registry), clock, instance)
     server = RpcServer(
         settings,
-        Process(SERVICE, instance, clock.now(), settings, queue=queue),
+        Process(
+            SERVICE,
+            instance,
+            clock.now(),
+            settings,
+            queue=queue,
+            leases=scheduler.leading.leases,
+            on_drain=scheduler.leading.drain,
+        ),
         [],
         port=settings.scheduler.port,
         probes={"store": client.ping, "codeq": queue.ping},

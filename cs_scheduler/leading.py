@@ -15,8 +15,9 @@ from datetime import timedelta
 from typing import Final
 
 import structlog
+from codesous.admin.v1.process_pb2 import Lease
 
-from cs_core.clock import Clock
+from cs_core.clock import Clock, to_timestamp
 from cs_core.errors import UnavailableError
 from cs_core.store import keys
 from cs_core.store.leases import LeaseStore
@@ -30,10 +31,15 @@ _LONGEST_PERIOD: Final = 0.5
 
 @dataclass(slots=True)
 class Held:
-    """A shard that is led. `until` is when to stop, by the monotonic clock; `busy` is held while it is worked on."""
+    """A shard that is led.
+
+    `until` is when to stop, by the monotonic clock; `busy` is held while it is worked on; once it is `leaving`, what
+    was begun is brought to its end and nothing new is begun.
+    """
 
     lead: Lead
     until: float
+    leaving: bool = False
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -66,12 +72,26 @@ class Leading:
         self._clock = clock
         self._metrics = metrics
         self._held: dict[int, Held] = {}
+        self._draining = False
+        self._changing = asyncio.Lock()
         self.period = min(length.total_seconds() / 4, _LONGEST_PERIOD)
 
     def held(self) -> list[Held]:
         """The shards that are led now."""
         now = self._clock.monotonic()
-        return [held for held in self._held.values() if held.until > now]
+        return [held for held in self._held.values() if held.until > now and not held.leaving]
+
+    def leases(self) -> list[Lease]:
+        """The leases of the shards that are led now, as the administration shows them."""
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        return [
+            Lease(
+                shard=held.lead.shard,
+                fence=held.lead.fence,
+                expire_time=to_timestamp(now + timedelta(seconds=held.until - monotonic)),
+            )
+            for held in self.held()
+        ]
 
     def check(self, lead: Lead) -> None:
         """Raise LeadLostError unless the lease is known to hold."""
@@ -97,6 +117,11 @@ class Leading:
 
     async def balance(self) -> None:
         """Announce this process, keep what is held, and move towards the fair share. Raises UnavailableError."""
+        async with self._changing:
+            if not self._draining:
+                await self._balance()
+
+    async def _balance(self) -> None:
         members = await self._members.beat(self._instance, self._length)
         await asyncio.gather(*(self._renew(held) for held in list(self._held.values())))
         place = members.index(self._instance)
@@ -111,12 +136,18 @@ class Leading:
             await self._take((start + step) % self._shards)
         self._metrics.set_shards(len(self._held))
 
+    async def drain(self, draining: bool) -> None:
+        """Hand everything back and take nothing, or take part again. Raises UnavailableError."""
+        self._draining = draining
+        if draining:
+            await self.leave()
+
     async def leave(self) -> None:
         """Hand everything back, for others to take at once. Raises UnavailableError."""
-        await self._members.leave(self._instance)
-        for held in list(self._held.values()):
-            await self._hand_back(held)
-        self._metrics.set_shards(0)
+        async with self._changing:
+            await self._members.leave(self._instance)
+            await asyncio.gather(*(self._hand_back(held) for held in list(self._held.values())))
+            self._metrics.set_shards(0)
 
     async def _renew(self, held: Held) -> None:
         asked = self._clock.monotonic()
@@ -138,8 +169,8 @@ class Leading:
 
     async def _hand_back(self, held: Held) -> None:
         lead = held.lead
-        # What is being worked on comes to its end first; nothing new is begun, because it is not held any more.
-        self._held.pop(lead.shard, None)
+        held.leaving = True
         async with held.busy:
+            self._held.pop(lead.shard, None)
             await self._leases.release(keys.shard_lease(lead.shard), lead.owner, lead.fence)
         _log.info("handed a shard back", shard=lead.shard, fence=lead.fence)

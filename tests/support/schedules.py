@@ -80,7 +80,7 @@ class Bench:
         self.metrics = Metrics(self.registry)
         self.queue = KvQueue(client, PARTITIONS, timedelta(seconds=2), timedelta(milliseconds=50))
         self.activations = ActivationStore(client, PARTITIONS, self.clock, timedelta(days=7))
-        self.shards = ShardStore(client, SHARDS, self.settings.scheduler.history)
+        self.shards = ShardStore(client, self.settings.scheduler.shards, self.settings.scheduler.history)
         self.store = ScheduleStore(client)
         self.placing = Placing(self.store, self.shards, self.clock)
         resolver = Resolver(client)

@@ -26,11 +26,11 @@ if not stored[2] or tonumber(stored[2]) < tonumber(ARGV[2]) then
     tick = tick + 1
   end
   redis.call('HSET', KEYS[1], 'cursor_generation', ARGV[2], 'tick', tick, 'nominal', ARGV[5])
-  if ARGV[3] == 'ACTIVE' and ARGV[5] ~= '' then
-    redis.call('ZADD', KEYS[2], ARGV[6], ARGV[7])
-  elseif claim ~= '' then
-    -- Its claim is still to be settled, by another leader if this one died.
+  if claim ~= '' then
+    -- It is still to be settled, by another leader if this one died: to be looked at now.
     redis.call('ZADD', KEYS[2], 0, ARGV[7])
+  elseif ARGV[3] == 'ACTIVE' and ARGV[5] ~= '' then
+    redis.call('ZADD', KEYS[2], ARGV[6], ARGV[7])
   else
     redis.call('ZREM', KEYS[2], ARGV[7])
   end

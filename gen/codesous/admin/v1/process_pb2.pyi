@@ -230,17 +230,23 @@ Global___Cell: _TypeAlias = Cell  # noqa: Y015
 
 @_typing.final
 class Lease(_message.Message):
-    """A lease on an activation."""
+    """A lease on an activation, or on a shard of the scheduler."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANT_FIELD_NUMBER: _builtins.int
     ACTIVATION_ID_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    SHARD_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
-    """Tenant of the activation."""
+    """Tenant of the activation. Empty: the lease is on a shard."""
     activation_id: _builtins.str
-    """Id of the activation."""
+    """Id of the activation. Empty: the lease is on a shard."""
+    shard: _builtins.int
+    """Number of the shard. Absent: the lease is on an activation."""
+    fence: _builtins.int
+    """Fence of the shard's lease; it grows with every change of hands. 0: the lease is on an activation."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the lease ends unless it is renewed."""
@@ -251,11 +257,15 @@ class Lease(_message.Message):
         tenant: _builtins.str = ...,
         activation_id: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        shard: _builtins.int | None = ...,
+        fence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_shard", b"_shard", "expire_time", b"expire_time", "shard", b"shard"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_id", b"activation_id", "expire_time", b"expire_time", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_shard", b"_shard", "activation_id", b"activation_id", "expire_time", b"expire_time", "fence", b"fence", "shard", b"shard", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__shard: _TypeAlias = _typing.Literal["shard"]  # noqa: Y015
+    _WhichOneofArgType__shard: _TypeAlias = _typing.Literal["_shard", b"_shard"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shard) -> _WhichOneofReturnType__shard | None: ...
 
 Global___Lease: _TypeAlias = Lease  # noqa: Y015
