@@ -212,6 +212,7 @@ class CellProcess(asyncio.Protocol):
 
     async def _bury(self, run: Run, memory: int) -> None:
         """Tell why the cell died under a run. `memory`: what its runs might use together."""
+        late = asyncio.get_running_loop().time() > run.ends
         try:
             async with asyncio.timeout(END_WAIT):
                 end = await asyncio.shield(self._ended)
@@ -220,6 +221,9 @@ class CellProcess(asyncio.Protocol):
             return
         if self.kill_reason == "breach":
             run.crash("the cell broke its protocol", retryable=False)
+        elif late and end.code == 0:
+            # It saw the deadline pass and left. An answer that we sent then broke the connection, its last word on it.
+            run.time_out()
         elif not self.kill_reason and end.peak_bytes >= MEMORY_SUSPICION * memory and end.code != -signal.SIGSYS:
             run.exhaust_memory()
         elif end.code == -signal.SIGSYS:

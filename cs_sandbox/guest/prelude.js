@@ -247,7 +247,8 @@
     if (!isInteger(statusCode) || statusCode < 200 || statusCode > 599) {
       return badResponse("statusCode", "must be an integer from 200 to 599");
     }
-    let typed = false;
+    // Counted here too: a hundred thousand headers would take seconds on their way out.
+    let typed = false, room = RESULT_LIMIT;
     if (headers !== undefined && headers !== null) {
       if (typeof headers !== "object" || isArray(headers)) return badResponse("headers", "must be an object of strings");
       const names = keys(headers);
@@ -257,13 +258,16 @@
         if (typeof item !== "string" && typeof item !== "number" && typeof item !== "boolean") {
           return badResponse("headers." + cut(names[i], 100), "must be a string");
         }
-        if (header(names[i], S(item)) === true) typed = true;
+        const text = S(item);
+        if ((room -= names[i].length + text.length + 32) < 0) return fail("size", "", "", "");
+        if (header(names[i], text) === true) typed = true;
       }
     }
     if (cookies !== undefined && cookies !== null) {
       if (!isArray(cookies)) return badResponse("cookies", "must be an array of strings");
       for (let i = 0; i < cookies.length; i++) {
         if (typeof cookies[i] !== "string") return badResponse("cookies", "must be an array of strings");
+        if ((room -= cookies[i].length + 32) < 0) return fail("size", "", "", "");
         cookie(cookies[i]);
       }
     }

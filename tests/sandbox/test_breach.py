@@ -30,6 +30,7 @@ from cs_sandbox.cell_process import FAULT_TEXT_MAX, FAULTS_MAX, CellProcess, Cel
 from cs_sandbox.frames import FrameBuffer, encode
 from cs_sandbox.local import LocalHostCalls
 from cs_sandbox.zygote_process import CellEnd, ForkedCell
+from tests.support.waiting import wait_until
 
 FINE = FunctionResponse(status_code=200, body="x")
 
@@ -162,6 +163,24 @@ async def test_fields_that_the_contract_does_not_have_are_dropped(job):
         await fake.send({"result": RunResult(run_id=1, response=smuggled)})
         outcome = await run
     assert outcome.response.SerializeToString() == FINE.SerializeToString()
+
+
+@pytest.mark.parametrize(("wall", "code", "reason"), [(0.05, 0, "TIMEOUT"), (0.05, -11, "CRASH"), (9.0, 0, "CRASH")])
+async def test_a_cell_that_leaves_after_its_deadline_ran_out_of_time(wall, code, reason, job):
+    # Its last word can be lost, when an answer that was sent meanwhile breaks the connection.
+    async with fake_cell() as fake:
+        fake.cell.tenant = "t_test01"
+        fake.cell.reserve()
+        grace = timedelta(seconds=30)
+        asked = fake.cell.run(job("export default 1", wall=wall), LocalHostCalls(), None, None, grace)
+        task = asyncio.create_task(asked)
+        await fake.read("run")
+        await asyncio.sleep(min(2 * wall, 0.1))
+        fake.far.close()
+        await wait_until(lambda: fake.cell.state is CellState.GONE)
+        fake.cell.ended(CellEnd(code, 0))
+        outcome = await task
+    assert outcome.error.reason == f"CS_RUNTIME_{reason}"
 
 
 class Answers:
