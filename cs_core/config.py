@@ -208,6 +208,9 @@ class CadenceSettings(Section):
     heartbeat_interval: float = Field(
         0.5, gt=0, le=60, description="Shortest time between two heartbeats of one task, in seconds."
     )
+    member_life: float = Field(
+        6.0, gt=0.5, le=60, description="Silence after which a poller counts as gone and loses its tasks, in seconds."
+    )
     late_answers: float = Field(
         60.0, ge=0, description="How long an answer is tried after Cadence gave the task up, in seconds."
     )

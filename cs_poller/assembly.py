@@ -57,6 +57,7 @@ class Poller:
         tasks: Tasks,
         grace: float,
     ) -> None:
+        self.reconciler = reconciler
         self._membership = membership
         self._working = (reconciler.run, takeover.run, reports.run)
         self._waiters = waiters
@@ -119,7 +120,12 @@ def assemble(
         metrics,
         cadence.heartbeat_interval,
     )
-    membership = Membership(MemberStore(client, MEMBERS), instance, lambda: reconciler.look_at_all())  # noqa: PLW0108 - made below
+    membership = Membership(
+        MemberStore(client, MEMBERS),
+        instance,
+        lambda: reconciler.look_at_all(),  # noqa: PLW0108 - made below
+        timedelta(seconds=cadence.member_life),
+    )
 
     def make_group(binding: WorkerBinding, share: int) -> Group:
         return Group(
@@ -135,6 +141,7 @@ def assemble(
 
     index = WorkerIndex(client, partitions)
     reconciler = Reconciler(MutationBell(client.url), index, WorkerBindingStore(client, index), membership, make_group)
+    metrics.watch_permits(lambda: sum(group.permits.total for group in reconciler.groups()))
     reports = Reports(WorkerReportStore(client, clock), reconciler.groups, instance, clock, metrics)
 
     def adopt(record: CadenceTaskRecord, settle: Callable[[], None]) -> None:

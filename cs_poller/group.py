@@ -19,6 +19,8 @@ from .poll_loop import PollLoop
 
 FIRST_WAIT = timedelta(milliseconds=200)
 LONGEST_WAIT = timedelta(seconds=10)
+LAST_POLL = 0.5
+"""Seconds that a poll may take to end when no more are wanted: enough for a task that is on its way."""
 # Given the binding as it is now, a task, and what gives its permit back.
 Accept = Callable[[WorkerBinding, PollForActivityTaskResponse, Callable[[], None]], None]
 
@@ -49,7 +51,7 @@ class Group:
         self._on_turn = on_turn
         self._metrics = metrics
         self._polls = polls
-        self._loops: set[asyncio.Task[None]] = set()
+        self._loops: dict[PollLoop[PollForActivityTaskResponse], asyncio.Task[None]] = {}
 
     @property
     def serving(self) -> bool:
@@ -67,14 +69,21 @@ class Group:
                 self._note,
                 Backoff(first=FIRST_WAIT, longest=LONGEST_WAIT),
             )
-            self._loops.add(asyncio.create_task(loop.run(), name=f"poll {self.binding.worker}"))
+            self._loops[loop] = asyncio.create_task(loop.run(), name=f"poll {self.binding.worker}")
 
     async def stop(self) -> None:
-        """Poll no more: polls that are under way are cancelled, and their permits are back when this returns."""
-        loops, self._loops = self._loops, set()
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
+        """Poll no more. Polls that are under way have a moment to end, then they are cancelled; no permit is lost."""
+        loops, self._loops = self._loops, {}
+        for loop, task in loops.items():
+            if loop.polling:
+                loop.finish()
+            else:
+                task.cancel()
+        if loops:
+            _, left = await asyncio.wait(loops.values(), timeout=LAST_POLL)
+            for task in left:
+                task.cancel()
+        await asyncio.gather(*loops.values(), return_exceptions=True)
 
     async def update(self, binding: WorkerBinding, share: int) -> None:
         """Go on with the binding as it is now. Tasks in flight are not touched."""
@@ -82,8 +91,10 @@ class Group:
         self.binding = binding
         self.permits.resize(share)
         if moved:
-            await self.stop()
             self.failure, self.known = "", False
+        if moved or (self.permits.taken > share and any(loop.polling for loop in self._loops)):
+            # Idle polls hold permits too, and a poll that goes on could bring a task too many.
+            await self.stop()
             self.start()
 
     async def _poll(self, unsure: bool) -> PollForActivityTaskResponse | None:

@@ -1,8 +1,8 @@
 """This instance among the living ones: its heartbeat in the store, and who else polls.
 
-Theory of operation. An instance that did not say for `LIFE` that it lives is dead to all others, which adopt its tasks
-and poll in its place. So it polls only while its own last word is young enough: what it received while it counts as
-dead, another might adopt at once.
+Theory of operation. An instance that did not say for the length of `life` that it lives is dead to all others, which
+adopt its tasks and poll in its place. So it polls only while its own last word is young enough: what it received while
+it counts as dead, another might adopt at once.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from cs_core.errors import UnavailableError
 from cs_core.store.members import MemberStore
 
 _log = structlog.get_logger(__name__)
-LIFE = timedelta(seconds=6)
-EVERY = timedelta(seconds=1.5)
+_WORDS = 4
+"""Words in the time that one lasts: three may be lost."""
 
 
 class Membership:
@@ -29,7 +29,6 @@ class Membership:
         instance: this one.
         on_change: called after the members changed.
         life: how long one word lasts.
-        every: time between two.
     """
 
     def __init__(
@@ -37,15 +36,14 @@ class Membership:
         store: MemberStore,
         instance: str,
         on_change: Callable[[], None],
-        life: timedelta = LIFE,
-        every: timedelta = EVERY,
+        life: timedelta,
     ) -> None:
         self.instance = instance
         self.members: Sequence[str] = ()
         self._store = store
         self._on_change = on_change
         self._life = life
-        self._every = every.total_seconds()
+        self._every = life.total_seconds() / _WORDS
         self._living = asyncio.Event()
         self._lapse: asyncio.TimerHandle | None = None
 

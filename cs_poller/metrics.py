@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _DURATIONS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
@@ -36,6 +38,14 @@ class Metrics:
         self._bindings = Gauge(
             "cs_cadence_bindings", "Worker bindings that this process polls for.", ["state"], registry=registry
         )
+
+        self._permits = Gauge(
+            "cs_cadence_permits", "Tasks that this process may hold, over its worker bindings.", registry=registry
+        )
+
+    def watch_permits(self, count: Callable[[], int]) -> None:
+        """Tell how many tasks this process may hold, whenever somebody asks."""
+        self._permits.set_function(count)
 
     def count_poll(self, outcome: str) -> None:
         """Count a poll."""

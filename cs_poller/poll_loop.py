@@ -1,7 +1,8 @@
 """One loop of long polls: takes a permit, polls, hands the task on with its permit, backs off after a failure.
 
 It knows nothing of Cadence. Cancelling it cancels the poll that is under way and gives its permit back; a task that was
-handed on keeps its permit until whoever has it gives it back.
+handed on keeps its permit until whoever has it gives it back. A server may have given a task to a poll in the moment in
+which it is cancelled, and such a task is lost until the server's own timeout; so `finish` lets a poll end by itself.
 """
 
 from __future__ import annotations
@@ -48,10 +49,17 @@ class PollLoop(Generic[_Task]):
         self._on_outcome = on_outcome
         self._backoff = backoff
         self._unsure = True
+        self._finishing = False
+        self.polling = False
+        """Whether a poll is under way: the only moment in which cancelling can lose something."""
+
+    def finish(self) -> None:
+        """Let `run` return after the poll that is under way."""
+        self._finishing = True
 
     async def run(self) -> None:
-        """Poll for ever."""
-        while True:
+        """Poll until told to finish."""
+        while not self._finishing:
             await self._gate()
             await self._permits.acquire()
             handed_on = False
@@ -60,18 +68,21 @@ class PollLoop(Generic[_Task]):
             finally:
                 if not handed_on:
                     self._permits.release()
-            if wait:
+            if wait and not self._finishing:
                 await asyncio.sleep(wait)
 
     async def _once(self) -> tuple[bool, float]:
         """One poll: whether a task was handed on, and the wait until the next poll in seconds."""
         began = asyncio.get_running_loop().time()
+        self.polling = True
         try:
             task = await self._poll(self._unsure)
         except CodeSousError as error:
             self._unsure = True
             self._on_outcome(error)
             return False, self._backoff.next()
+        finally:
+            self.polling = False
         self._unsure = False
         self._on_outcome(None)
         if task is not None:

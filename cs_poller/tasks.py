@@ -32,7 +32,7 @@ from cs_core.waiters import Waiters
 from .answers import answer_of, refuse
 from .frontend import Frontend
 from .heartbeats import Heartbeats, Pulse
-from .intake import Intake, Received
+from .intake import Intake, Received, activation_id_of
 from .metrics import Metrics
 from .persistence import insist
 from .responder import Responder
@@ -40,6 +40,8 @@ from .responder import Responder
 _log = structlog.get_logger(__name__)
 _LOST = timedelta(minutes=5)
 """An activation that has not ended this long after its deadline never will: its message is gone."""
+_RECORD = 3.0
+"""Seconds that a process that drains has to record what it received."""
 Release = Callable[[], None]
 
 
@@ -74,6 +76,7 @@ class Tasks:
         self._metrics = metrics
         self._interval = heartbeat_interval
         self._work: set[asyncio.Task[None]] = set()
+        self._recording: set[asyncio.Task[CadenceTaskRecord]] = set()
 
     @property
     def count(self) -> int:
@@ -93,7 +96,11 @@ class Tasks:
     async def drain(self, grace: float) -> None:
         """Let tasks end for `grace` seconds; those that are left are another instance's to answer."""
         if self._work:
-            _, left = await asyncio.wait(self._work, timeout=grace)
+            await asyncio.wait(self._work, timeout=grace)
+            # Others can answer only what is recorded.
+            if self._recording:
+                await asyncio.wait(set(self._recording), timeout=_RECORD)
+            left = set(self._work)
             for each in left:
                 each.cancel()
             await asyncio.gather(*left, return_exceptions=True)
@@ -120,17 +127,27 @@ class Tasks:
             self._metrics.observe_task(self._clock.monotonic() - began)
 
     async def _receive(self, binding: WorkerBinding, task: PollForActivityTaskResponse) -> None:
-        until = self._clock.now() + task.start_to_close_timeout.ToTimedelta()
-        try:
-            received = await insist(lambda: self._intake.receive(binding, task), self._clock, until)
-            with self._waiters.expect(received.record.tenant, received.record.activation_id) as future:
-                await insist(lambda: self._record(received), self._clock, until)
-                await self._finish(received.record, future)
-        except UnavailableError as error:
-            self._metrics.count_task("lost")
-            _log.warning("a task was left to Cadence's retries: the store is away", error=error.message)
+        with self._waiters.expect(binding.tenant, activation_id_of(binding.tenant, task.task_token)) as future:
+            # On its own: a process that drains waits for it, and gives the rest up.
+            recording = asyncio.create_task(self._record(binding, task))
+            self._recording.add(recording)
+            recording.add_done_callback(self._recording.discard)
+            try:
+                record = await asyncio.shield(recording)
+            except UnavailableError as error:
+                self._metrics.count_task("lost")
+                _log.warning("a task was left to Cadence's retries: the store is away", error=error.message)
+                return
+            await self._finish(record, future)
 
-    async def _record(self, received: Received) -> None:
+    async def _record(self, binding: WorkerBinding, task: PollForActivityTaskResponse) -> CadenceTaskRecord:
+        """Make a task durable. Raises UnavailableError when the store is away until Cadence gives it up."""
+        until = self._clock.now() + task.start_to_close_timeout.ToTimedelta()
+        received = await insist(lambda: self._intake.receive(binding, task), self._clock, until)
+        await insist(lambda: self._store_received(received), self._clock, until)
+        return received.record
+
+    async def _store_received(self, received: Received) -> None:
         record, request = received.record, received.request
         await self._store.take(record)
         if request is None:
