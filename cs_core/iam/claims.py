@@ -97,6 +97,9 @@ def _check_tenant(claims: Claims, settings: IamSettings, _now: datetime) -> None
     tenant = claims.get("tid")
     if not isinstance(tenant, str):
         raise invalid("its tid is missing or odd")
+    if tenant not in settings.tenants and tenant in settings.tenants.values():
+        # Else two tenants of the issuer would be one here.
+        raise invalid("its tid is a name that stands for another")
     try:
         names.check_tenant(settings.tenants.get(tenant, tenant), "tid")
     except ValidationError as error:

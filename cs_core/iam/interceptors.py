@@ -26,21 +26,32 @@ class Authentication(Passive):
         """Read and verify the token."""
         if call.rule is None or not call.rule.tenant_scoped:
             return None
-        values = call.header_values("authorization")
-        given = values[0] if values else ""
-        if not given:
-            raise AuthenticationError("CS_AUTHN_TOKEN_MISSING", "no access token on the request")
-        if len(values) > 1 or not isinstance(given, str):
-            # Which of two a proxy in front looked at is not known here.
-            raise AuthenticationError("CS_AUTHN_TOKEN_INVALID", "there is more than one authorization header")
-        if given[: len(_SCHEME)].lower() != _SCHEME:
-            raise AuthenticationError("CS_AUTHN_TOKEN_INVALID", "the authorization header is no bearer token")
-        token = given[len(_SCHEME) :].strip()
+        token = _token_of(call)
         call.principal = self._verifier.remembered(token)
         return None if call.principal is not None else self._verify(call, token)
 
+    def during(self, call: RequestContext) -> Awaitable[None] | None:
+        """End a stream whose token has ended, or is no longer vouched for."""
+        if call.principal is None:
+            return None
+        token = _token_of(call)
+        return None if self._verifier.remembered(token) is not None else self._verify(call, token)
+
     async def _verify(self, call: RequestContext, token: str) -> None:
         call.principal = await self._verifier.verify(token)
+
+
+def _token_of(call: RequestContext) -> str:
+    values = call.header_values("authorization")
+    given = values[0] if values else ""
+    if not given:
+        raise AuthenticationError("CS_AUTHN_TOKEN_MISSING", "no access token on the request")
+    if len(values) > 1 or not isinstance(given, str):
+        # Which of two a proxy in front looked at is not known here.
+        raise AuthenticationError("CS_AUTHN_TOKEN_INVALID", "there is more than one authorization header")
+    if given[: len(_SCHEME)].lower() != _SCHEME:
+        raise AuthenticationError("CS_AUTHN_TOKEN_INVALID", "the authorization header is no bearer token")
+    return given[len(_SCHEME) :].strip()
 
 
 class Authorization(Passive):

@@ -2,8 +2,9 @@
 
 Theory of operation: gRPC asks an interceptor for the handler of every single call. The chain answers from a table of
 handlers that it wrapped once, so a call costs one lookup and one extra coroutine, however many interceptors there are.
-An interceptor has up to three hooks: `begin` sees metadata only, `check` sees the decoded request, `end` sees how it
-ended. What `begin`, `check` or the servicer raise is translated once, in `interceptors.errors`.
+An interceptor has up to four hooks: `begin` sees metadata only, `check` sees the decoded request, `during` is asked
+before each message of a stream, `end` sees how it ended. What they or the servicer raise is translated once, in
+`interceptors.errors`.
 
 Requests are decoded here, not by gRPC: what gRPC says about a request that it cannot decode is internal text.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -37,6 +38,7 @@ class CallChain(grpc.aio.ServerInterceptor):
         self._rules = rules
         self._begin = _own(interceptors, "begin")
         self._check = _own(interceptors, "check")
+        self._during = _own(interceptors, "during")
         self._end = _own(interceptors, "end")
         self._wrapped: dict[str, _Handler] = {}
         self._unknown = self._wrap_unary("unknown", None, _refuse_unknown)
@@ -99,10 +101,12 @@ class CallChain(grpc.aio.ServerInterceptor):
             call = self._open(path, context)
             try:
                 request = await self._admit(call, raw, decode)
-                async for response in serve(request, context):
-                    if call.headers:
-                        await _send_headers(call, context)
-                    yield response
+                async with aclosing(serve(request, context)) as responses:
+                    async for response in responses:
+                        await self._go_on(call)
+                        if call.headers:
+                            await _send_headers(call, context)
+                        yield response
             except BaseException as error:  # noqa: BLE001 - it is translated, or raised again
                 await self._fail(call, context, error)
             self._close(call, grpc.StatusCode.OK, None)
@@ -141,6 +145,12 @@ class CallChain(grpc.aio.ServerInterceptor):
         for check in self._check:
             check(call, request)
         return request
+
+    async def _go_on(self, call: RequestContext) -> None:
+        for during in self._during:
+            waiting = during(call)
+            if waiting is not None:
+                await waiting
 
     async def _fail(
         self, call: RequestContext, context: grpc.aio.ServicerContext[Any, Any], error: BaseException

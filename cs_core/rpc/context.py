@@ -76,6 +76,10 @@ class Interceptor(Protocol):
         """Look at the decoded request; raise to refuse it."""
         ...
 
+    def during(self, call: RequestContext) -> Awaitable[None] | None:
+        """Look at a stream before each of its messages; raise to end it. Answers None when nothing has to wait."""
+        ...
+
     def end(self, call: RequestContext, code: grpc.StatusCode, error: CodeSousError | None) -> None:
         """See how the call ended. Must not raise."""
         ...
@@ -89,6 +93,9 @@ class Passive:
 
     def check(self, call: RequestContext, request: Any) -> None:
         """Let the request pass."""
+
+    def during(self, call: RequestContext) -> Awaitable[None] | None:
+        """Let the stream go on."""
 
     def end(self, call: RequestContext, code: grpc.StatusCode, error: CodeSousError | None) -> None:
         """Take no notice."""

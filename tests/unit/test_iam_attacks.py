@@ -338,7 +338,7 @@ async def test_a_tenant_of_the_issuer_can_have_another_name_here(forge: Forge) -
     chosen = forge.settings.model_copy(update={"tenants": {"payments": TENANT, "bad": "nope"}})
     principal = await forge.verifier(chosen).verify(forge.token(forge.claims(tid="payments")))
     assert principal.tenant == TENANT
-    for tenant in ("bad", "unheard"):
+    for tenant in ("bad", "unheard", TENANT):
         with pytest.raises(AuthenticationError):
             await forge.verifier(chosen).verify(forge.token(forge.claims(tid=tenant)))
 
