@@ -30,6 +30,9 @@ from cs_control.servicers.versions import VersionServicer
 from cs_control.servicers.worker_bindings import WorkerBindingServicer
 from cs_control.versions import Versions
 from cs_control.worker_bindings import WorkerBindings
+from cs_core.audit.metrics import RelayMetrics
+from cs_core.audit.open import ledger_of
+from cs_core.audit.relay import Relay
 from cs_core.clock import Clock, SystemClock
 from cs_core.codeq import Queue
 from cs_core.codeq.open import open_queue
@@ -48,6 +51,7 @@ from cs_core.store.drafts import DraftStore
 from cs_core.store.functions import FunctionStore
 from cs_core.store.mutation_bell import MutationBell
 from cs_core.store.mutations import MutationLog
+from cs_core.store.relay import RelayStore
 from cs_core.store.resolve import Resolver
 from cs_core.store.schedules import ScheduleStore
 from cs_core.store.shards import ShardStore
@@ -136,6 +140,15 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
     client = KvClient(settings.store.url, settings.store.timeout)
     bell = MutationBell(client.url)
     queue = open_queue(settings, client)
+    relay = Relay(
+        RelayStore(client),
+        ledger_of(settings.audit),
+        bell,
+        settings.audit,
+        clock,
+        RelayMetrics(registry, clock),
+        instance,
+    )
     # Syntax is looked at where code runs: in jailed cells, a few at a time.
     pool = CellPool(PoolSettings(cells_max=2, spare_cells=1, require_jail=settings.sandbox.require_jail))
     await pool.start()
@@ -149,7 +162,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
         registry=registry,
     )
     try:
-        async with bell.running(stopping):
+        async with bell.running(stopping), relay.running():
             await server.serve_until(stopping)
     finally:
         await pool.close()

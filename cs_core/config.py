@@ -240,9 +240,26 @@ class LogSettings(Section):
 
 
 class AuditSettings(Section):
-    """The ledger of mutations."""
+    """The ledger of mutations, and the relay to it. The mutation log itself is always written."""
 
-    driver: Literal["none"] = Field("none", description="Ledger driver. The mutation log itself is always written.")
+    driver: Literal["file", "ledgerdb", "none"] = Field(
+        "file", description="Ledger driver: hash-chained files, a ledgerDB repository, or none."
+    )
+    name: str = Field(
+        "main",
+        pattern=r"^[a-z][a-z0-9_-]{0,63}$",
+        description="Name under which the store remembers the ledger's head; another name begins another ledger.",
+    )
+    path: str = Field(".data/ledger", min_length=1, description="Folder of the files, or the repository of ledgerDB.")
+    file_bytes: int = Field(64 * MIB, ge=KIB, description="Size at which the next file of the ledger is begun.")
+    ledgerdb_command: str = Field("ledgerdb", min_length=1, description="The ledgerdb executable.")
+    timeout: float = Field(30.0, gt=0, le=600, description="Longest wait for one command of ledgerdb, in seconds.")
+    retention: float = Field(
+        2_592_000.0, ge=0, description="Time that the mutation log keeps what was relayed at least, in seconds."
+    )
+    batch: int = Field(200, ge=1, le=5_000, description="Mutations of a tenant that are relayed at once.")
+    lease: float = Field(10.0, ge=0.5, le=300, description="Length of the relay's lease, in seconds.")
+    poll_interval: float = Field(2.0, gt=0, le=60, description="Slow poll that covers a lost bell, in seconds.")
 
 
 class Settings(Section):

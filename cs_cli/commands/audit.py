@@ -1,10 +1,12 @@
-"""`cs audit`: what was changed, by whom."""
+"""`cs audit`: what was changed, by whom, and whether the ledger still says so."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,15 +16,21 @@ from rich.markup import escape
 
 from cs_cli import login, watching
 from cs_cli.api import Api
-from cs_cli.failure import CommandError
+from cs_cli.commands.config import read_settings
+from cs_cli.failure import SERVER, CommandError
 from cs_cli.messages import to_data
-from cs_cli.options import Json, Limit
+from cs_cli.options import DataDir, Json, Limit
 from cs_cli.output import OUT, moment
+from cs_core.audit.contract import LedgerError, Verification
+from cs_core.audit.open import ledger_of
 from cs_core.changes import MutationFilter, changed
 from cs_core.clock import to_timestamp
-from cs_core.errors import ValidationError
+from cs_core.config import Settings
+from cs_core.errors import UnavailableError, ValidationError
+from cs_core.store.client import KvClient
+from cs_core.store.relay import RelayStore
 
-app = typer.Typer(help="What was changed, by whom.", no_args_is_help=True)
+app = typer.Typer(help="What was changed, by whom, and whether the ledger still says so.", no_args_is_help=True)
 
 
 @app.command("log")
@@ -45,6 +53,55 @@ def show_log(
         api.tenant = tenant or api.tenant
         for mutation in _read(api, wanted, limit, follow):
             _show(mutation)
+
+
+@app.command()
+def verify(
+    config: Annotated[Path | None, typer.Option("--config", help="Settings file of the services.")] = None,
+    data_dir: DataDir = None,
+    head: Annotated[
+        str, typer.Option("--head", help="Head that the ledger must reach, or `none`. Default: as the store knows it.")
+    ] = "",
+    json: Json = False,
+) -> None:
+    """Check the whole ledger, on the machine that has it: every entry, their order, and that its end is there."""
+    from cs_cli.stack.folders import Folders, find_data_dir
+
+    stack = Folders(find_data_dir(data_dir)).settings
+    settings = read_settings(config or (stack if stack.exists() else None))
+    if settings.audit.driver == "none":
+        raise CommandError("CS_CLI_NO_LEDGER", "there is no ledger: the setting audit.driver is none")
+    found = asyncio.run(_verify(settings, head))
+    if OUT.json:
+        OUT.data({"sound": found.sound, "entries": found.entries, "head": found.head, "faults": list(found.faults)})
+    elif found.sound:
+        OUT.line(f"[green]sound[/green] {found.entries} entries, head [dim]{escape(found.head or 'none')}[/dim]")
+    else:
+        OUT.line(f"[red]not sound[/red] {found.entries} entries hold")
+        for fault in found.faults:
+            OUT.line(f"  {escape(fault)}")
+    if not found.sound:
+        raise typer.Exit(SERVER)
+
+
+async def _verify(settings: Settings, head: str) -> Verification:
+    # The head first: what is appended meanwhile only goes beyond it.
+    known = await _known_head(settings) if not head else "" if head == "none" else head
+    try:
+        return await ledger_of(settings.audit).verify(known)
+    except LedgerError as error:
+        raise CommandError("CS_CLI_LEDGER", f"the ledger cannot be read: {error}", SERVER) from error
+
+
+async def _known_head(settings: Settings) -> str:
+    client = KvClient(settings.store.url, settings.store.timeout)
+    try:
+        return await RelayStore(client).head(settings.audit.name) or ""
+    except UnavailableError as error:
+        message = "the store, which knows the ledger's head, does not answer; give --head HEAD, or --head none"
+        raise CommandError(error.reason, message, SERVER) from error
+    finally:
+        await client.close()
 
 
 def _read(api: Api, wanted: MutationFilter, limit: int, follow: bool) -> Iterator[LifecycleMutation]:

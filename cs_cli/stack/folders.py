@@ -31,6 +31,11 @@ class Folders:
         return self.root / "store"
 
     @property
+    def ledger(self) -> Path:
+        """Files of the ledger."""
+        return self.root / "ledger"
+
+    @property
     def logs(self) -> Path:
         """Logs of every part, one file each."""
         return self.root / "logs"

@@ -75,6 +75,8 @@ class Plan:
             f"url = {json.dumps(f'unix://{self.redis_socket}')}",
             "[iam]",
             f"jwks_url = {json.dumps(jwks.as_uri())}",
+            "[audit]",
+            f"path = {json.dumps(str(self.folders.ledger))}",
         ]
         for _, _, section in SERVICES:
             lines += [f"[{section}]", f"port = {getattr(self.ports, section)}"]

@@ -73,6 +73,8 @@ TABLE: Final[dict[str, Mapping]] = {
     "CS_CONFLICT_STATE": Mapping(_Code.FAILED_PRECONDITION, 409),
     "CS_CONFLICT_CONCURRENT": Mapping(_Code.ABORTED, 409),
     "CS_EXPIRED_DRAFT": Mapping(_Code.FAILED_PRECONDITION, 410),
+    # Not FAILED_PRECONDITION: a client may start over from the oldest that is there.
+    "CS_EXPIRED_CURSOR": Mapping(_Code.OUT_OF_RANGE, 410),
     "CS_RATE_LIMITED": _OVER,
     "CS_TENANT_INFLIGHT_LIMIT": _OVER,
     "CS_QUEUE_FULL": _OVER,

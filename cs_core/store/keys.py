@@ -79,6 +79,26 @@ def cadence_owners(partition: int) -> str:
     return f"cs:{{p{partition}}}:cadence:owners"
 
 
+def relay_state(tenant: str) -> str:
+    """Hash of how far a tenant's mutations were relayed, and whether it stands in the index of the relay."""
+    return f"cs:{{{tenant}}}:relay"
+
+
+def relay_tenants() -> str:
+    """Sorted set of the tenants whose mutations may wait for the relay, by the generation of their listing."""
+    return "cs:{relay}:tenants"
+
+
+def relay_lease() -> str:
+    """Hash of who relays, and until when."""
+    return "cs:{relay}:lease"
+
+
+def ledger_head(name: str) -> str:
+    """Hash of the head of a ledger, as the relay last left it."""
+    return f"cs:{{relay}}:head:{name}"
+
+
 def slots(tenant: str, namespace: str, name: str, number: int) -> str:
     """Sorted set of who runs a version now, by the end of their leases."""
     return f"cs:{{{tenant}}}:slots:{namespace}/{name}/{number}"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 
 from codesous.control.v1.mutation_pb2 import LifecycleMutation
 
+from cs_core.errors import ExpiredError
 from cs_core.store import keys
 from cs_core.store.client import KvClient
+from cs_core.store.relay import list_for_relay
 from cs_core.store.transaction import Transaction
 
 OLDEST = "0-0"
@@ -24,6 +27,10 @@ def append_mutation(
     stamped.CopyFrom(mutation)
     stamped.before_sha256 = "" if before is None else hashlib.sha256(before).hexdigest()
     stamped.after_sha256 = "" if after is None else hashlib.sha256(after).hexdigest()
+    # Before the change can be seen, the relay can find its tenant.
+    transaction.require(
+        keys.relay_state(stamped.tenant), "listed", lambda client: list_for_relay(client, stamped.tenant)
+    )
     transaction.write("XADD", keys.mutations(stamped.tenant), "*", "m", stamped.SerializeToString())
     # In the same step: whoever is woken finds the entry.
     transaction.publish(keys.mutation_bell(), stamped.tenant)
@@ -34,6 +41,12 @@ def is_position(text: str) -> bool:
     return _POSITION.fullmatch(text) is not None
 
 
+def position_key(position: str) -> tuple[int, int]:
+    """What positions are ordered by."""
+    milliseconds, _, number = position.partition("-")
+    return int(milliseconds), int(number)
+
+
 class MutationLog:
     """Reads the mutation log. Positions are those of `is_position`; a later mutation has a greater one."""
 
@@ -41,9 +54,22 @@ class MutationLog:
         self._client = client
 
     async def read(self, tenant: str, *, after: str, limit: int) -> list[tuple[str, LifecycleMutation]]:
-        """Read mutations after a position (empty: from the oldest), each with its position."""
+        """Read mutations after a position (empty: from the oldest), each with its position.
+
+        Raises:
+            ExpiredError: something after that position was trimmed (`CS_EXPIRED_CURSOR`).
+        """
         lowest = f"({after}" if after else "-"
-        entries = await self._client.call("XRANGE", keys.mutations(tenant), lowest, "+", "COUNT", limit)
+        # The entries first: what is trimmed in between must not look as if it had never been.
+        entries, trimmed = await asyncio.gather(
+            self._client.call("XRANGE", keys.mutations(tenant), lowest, "+", "COUNT", limit),
+            self._client.call("HGET", keys.relay_state(tenant), "trimmed"),
+        )
+        if after and trimmed is not None and position_key(after) < position_key(trimmed.decode()):
+            raise ExpiredError(
+                "CS_EXPIRED_CURSOR",
+                "mutations after this position are past the retention of the log; the ledger has them",
+            )
         return [(position.decode(), LifecycleMutation.FromString(fields[1])) for position, fields in entries]
 
     async def last(self, tenant: str) -> str:

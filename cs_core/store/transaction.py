@@ -24,6 +24,10 @@ class StaleError(Exception):
     """A precondition failed: what was read has changed since."""
 
 
+# Makes a precondition hold that has nothing to do with what was read.
+Remedy = Callable[[KvClient], Awaitable[None]]
+
+
 class Transaction:
     """Preconditions and writes of one commit. All keys must be of one tenant."""
 
@@ -32,6 +36,7 @@ class Transaction:
         self._values: list[bytes | str | int] = []
         self._checks: list[list[int]] = []
         self._writes: list[list[str | int]] = []
+        self._remedies: dict[int, Remedy] = {}
 
     def _key(self, key: str) -> int:
         return self._keys.setdefault(key, len(self._keys) + 1)
@@ -50,6 +55,11 @@ class Transaction:
             ]
         )
 
+    def require(self, key: str, field: str, remedy: Remedy) -> None:
+        """Require that the field of the hash is there, whatever it holds; `remedy` is run when it is not."""
+        self._checks.append([self._key(key), self._value(field), -1])
+        self._remedies[len(self._checks)] = remedy
+
     def write(self, command: str, key: str, *arguments: bytes | str | int) -> None:
         """Run a command on the key when every precondition holds."""
         self._writes.append([command, self._key(key), *(self._value(argument) for argument in arguments)])
@@ -64,11 +74,16 @@ class Transaction:
         Raises:
             StaleError: a precondition failed.
         """
-        reply = await client.script(
-            _COMMIT, list(self._keys), [json.dumps(self._checks), json.dumps(self._writes), *self._values]
-        )
-        if reply != 0:
-            raise StaleError
+        for _ in range(_ATTEMPTS):
+            reply = await client.script(
+                _COMMIT, list(self._keys), [json.dumps(self._checks), json.dumps(self._writes), *self._values]
+            )
+            if reply == 0:
+                return
+            if reply not in self._remedies:
+                break
+            await self._remedies[reply](client)
+        raise StaleError
 
 
 async def retry_when_stale(step: Callable[[], Awaitable[_T]], what: str) -> _T:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -86,3 +89,43 @@ def _parse(lines: Iterator[str]) -> Iterator[dict[str, str]]:
         else:
             yield event
             event = {}
+
+
+def test_the_ledger_has_every_change_and_a_flipped_bit_is_found(mesh: Mesh, tmp_path: Path) -> None:
+    mesh.deploy("ledgered", GREET)
+    wanted = {mutation["mutation_id"] for mutation in _log(mesh)}
+    folder = mesh.data_dir / "ledger"
+
+    def relayed() -> bool:
+        return wanted <= {entry["entry"]["mutation"]["mutation_id"] for entry in _entries(folder)}
+
+    deadline = time.monotonic() + 20
+    while not relayed():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    found = mesh.cs("audit", "verify").json
+    assert (found["sound"], found["faults"]) == (True, [])
+    assert found["entries"] >= len(wanted)
+    # On a copy: this mesh goes on with its own.
+    copy = tmp_path / "ledger"
+    shutil.copytree(folder, copy)
+    (path,) = copy.glob("*.jsonl")
+    whole = path.read_bytes()
+    for damaged in (
+        whole.replace(b'"ledgered"', b'"ledgerer"', 1),
+        whole[: whole.rindex(b"\n", 0, -1) + 1],
+        b"".join(whole.splitlines(keepends=True)[1:]),
+    ):
+        path.write_bytes(damaged)
+        refused = mesh.cs("audit", "verify", expect=2, CS_AUDIT__PATH=str(copy))
+        assert not refused.json["sound"]
+        assert refused.json["faults"]
+    path.unlink()
+    copy.joinpath("lock").unlink()
+    copy.rmdir()
+    gone = mesh.cs("audit", "verify", expect=2, CS_AUDIT__PATH=str(copy))
+    assert gone.error["reason"] == "CS_CLI_LEDGER"
+
+
+def _entries(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]

@@ -17,6 +17,7 @@ from cs_core.codeq.contract import INVOKE
 from cs_core.codeq.kv import KvResultChannel
 from cs_core.store import keys
 from cs_core.store.client import KvClient
+from cs_core.store.mutation_bell import MutationBell
 from tests.support.invocations import Ingress, status_of
 from tests.support.invokers import make_settings, running_invoker
 from tests.support.waiting import wait_until
@@ -47,6 +48,22 @@ async def test_a_request_runs_and_its_result_is_stored(ingress: Ingress, invoker
     assert json.loads(record.response.body) == {"hello": "world", "attempt": 1}
     assert record.attempt == 1
     await ingress.emptied()
+
+
+async def test_runs_are_no_mutations(ingress: Ingress, kv: KvClient, invoker: None) -> None:
+    """Whatever becomes of an activation, the audit of the control plane does not hear of it."""
+    good = await ingress.put_version("good", HELLO)
+    bad = await ingress.put_version("bad", "export default () => { throw new Error('no'); }")
+    rung: list[str | None] = []
+    bell = MutationBell(kv.url)
+    with bell.telling(rung.append):
+        async with bell.running():
+            await wait_until(lambda: rung == [None])
+            ended = [await ingress.ended(await ingress.invoke(ref, {"name": "x"})) for ref in (good, bad)]
+            assert [status_of(record) for record in ended] == ["SUCCESS", "ERROR"]
+            await ingress.emptied()
+            assert rung == [None]
+    assert await kv.call("EXISTS", keys.mutations(ingress.tenant), keys.relay_tenants()) == 0
 
 
 async def test_the_result_is_pushed_to_whoever_waits(ingress: Ingress, kv: KvClient, invoker: None) -> None:

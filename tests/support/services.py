@@ -45,6 +45,7 @@ class Services:
             f'[store]\nurl = "{self.store_url}"\npartitions = 4\ntimeout = 1.0',
             f'[iam]\njwks_url = "{self.issuer.jwks_path.as_uri()}"',
             "[rpc]\nreadiness_interval = 0.1",
+            f'[audit]\npath = "{self.folder / "ledger"}"',
             *(f"[{section}]\nport = {port}" for section, port in self.ports.items()),
         ]
         self.settings.write_text("\n".join(lines))

@@ -86,3 +86,14 @@ def test_only_main_wires(service: str) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in opened
     ]
     assert against == []
+
+
+@pytest.mark.parametrize("service", [service for service in SERVICES if service != "cs_control"])
+def test_only_the_control_plane_writes_the_ledger(service: str) -> None:
+    against = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules(service)
+        for name in imported(path)
+        if name.startswith("cs_core.audit")
+    ]
+    assert against == []

@@ -1,6 +1,6 @@
 -- Apply writes when every precondition holds, and append the mutation, in one step.
 -- KEYS: every key touched.  ARGV: a JSON list of preconditions and one of writes, then the byte strings that they index.
---   precondition: [key index, field index or 0, value index or 0 (0: must be absent)]
+--   precondition: [key index, field index or 0, value index, or 0 (must be absent) or -1 (must be there)]
 --   write: [command, key index or 0 (none, as of PUBLISH), argument index...]
 -- Answers 0 when applied, else the number of the first precondition that failed.
 local checks, writes = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
@@ -12,8 +12,13 @@ for number, check in ipairs(checks) do
   else
     present = redis.call('HGET', key, ARGV[field + 2])
   end
-  local wanted = value ~= 0 and ARGV[value + 2] or false
-  if present ~= wanted then
+  local fits
+  if value == -1 then
+    fits = present ~= false
+  else
+    fits = present == (value ~= 0 and ARGV[value + 2] or false)
+  end
+  if not fits then
     return number
   end
 end

@@ -29,8 +29,8 @@ class MutationServiceStub:
     """What was changed in a tenant, by whom, in order.
 
     Every change of the control plane is in the tenant's mutation log from the moment it is made, and is relayed from
-    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days);
-    the ledger keeps it for good.
+    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days) or
+    longer; the ledger keeps it for good.
 
     Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not,
     and with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
@@ -63,8 +63,8 @@ class MutationServiceServicer:
     """What was changed in a tenant, by whom, in order.
 
     Every change of the control plane is in the tenant's mutation log from the moment it is made, and is relayed from
-    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days);
-    the ledger keeps it for good.
+    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days) or
+    longer; the ledger keeps it for good.
 
     Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not,
     and with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
@@ -73,7 +73,7 @@ class MutationServiceServicer:
     def ListMutations(self, request, context):
         """Lists mutations, oldest first. One call looks at 5,000 mutations at most: with a filter, a page may hold less than
         was asked for, or nothing, and still name a next page. Fails with `CS_VALIDATION_PAGE_TOKEN` on a foreign page token
-        or on one of another filter.
+        or on one of another filter, and with `CS_EXPIRED_CURSOR` on one that is older than the log's retention.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -81,7 +81,9 @@ class MutationServiceServicer:
 
     def WatchMutations(self, request, context):
         """Streams mutations as they happen, each once and in order, from a cursor on. The stream ends, without an error, when
-        the process stops or after an hour: go on from the last cursor that was received.
+        the process stops or after an hour: go on from the last cursor that was received. Fails with `CS_EXPIRED_CURSOR` when
+        what follows the cursor is past the log's retention, and with `CS_RATE_LIMITED` when the tenant has 64 watches in one
+        process.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,8 +128,8 @@ class MutationService:
     """What was changed in a tenant, by whom, in order.
 
     Every change of the control plane is in the tenant's mutation log from the moment it is made, and is relayed from
-    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days);
-    the ledger keeps it for good.
+    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days) or
+    longer; the ledger keeps it for good.
 
     Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not,
     and with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.

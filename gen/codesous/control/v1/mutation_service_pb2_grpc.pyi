@@ -30,8 +30,8 @@ class MutationServiceStub:
     """What was changed in a tenant, by whom, in order.
 
     Every change of the control plane is in the tenant's mutation log from the moment it is made, and is relayed from
-    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days);
-    the ledger keeps it for good.
+    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days) or
+    longer; the ledger keeps it for good.
 
     Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not,
     and with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
@@ -44,11 +44,13 @@ class MutationServiceStub:
     ListMutations: _grpc.UnaryUnaryMultiCallable[_mutation_service_pb2.ListMutationsRequest, _mutation_service_pb2.ListMutationsResponse]
     """Lists mutations, oldest first. One call looks at 5,000 mutations at most: with a filter, a page may hold less than
     was asked for, or nothing, and still name a next page. Fails with `CS_VALIDATION_PAGE_TOKEN` on a foreign page token
-    or on one of another filter.
+    or on one of another filter, and with `CS_EXPIRED_CURSOR` on one that is older than the log's retention.
     """
     WatchMutations: _grpc.UnaryStreamMultiCallable[_mutation_service_pb2.WatchMutationsRequest, _mutation_service_pb2.WatchMutationsResponse]
     """Streams mutations as they happen, each once and in order, from a cursor on. The stream ends, without an error, when
-    the process stops or after an hour: go on from the last cursor that was received.
+    the process stops or after an hour: go on from the last cursor that was received. Fails with `CS_EXPIRED_CURSOR` when
+    what follows the cursor is past the log's retention, and with `CS_RATE_LIMITED` when the tenant has 64 watches in one
+    process.
     """
     WatchMutationEvents: _grpc.UnaryStreamMultiCallable[_mutation_service_pb2.WatchMutationEventsRequest, _mutation_service_pb2.WatchMutationEventsResponse]
     """Does as WatchMutations does, as server-sent events: each has the cursor as its `id`, `mutation` as its `event` (or
@@ -61,8 +63,8 @@ class MutationServiceAsyncStub(MutationServiceStub):
     """What was changed in a tenant, by whom, in order.
 
     Every change of the control plane is in the tenant's mutation log from the moment it is made, and is relayed from
-    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days);
-    the ledger keeps it for good.
+    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days) or
+    longer; the ledger keeps it for good.
 
     Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not,
     and with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
@@ -72,11 +74,13 @@ class MutationServiceAsyncStub(MutationServiceStub):
     ListMutations: _aio.UnaryUnaryMultiCallable[_mutation_service_pb2.ListMutationsRequest, _mutation_service_pb2.ListMutationsResponse]  # type: ignore[assignment]
     """Lists mutations, oldest first. One call looks at 5,000 mutations at most: with a filter, a page may hold less than
     was asked for, or nothing, and still name a next page. Fails with `CS_VALIDATION_PAGE_TOKEN` on a foreign page token
-    or on one of another filter.
+    or on one of another filter, and with `CS_EXPIRED_CURSOR` on one that is older than the log's retention.
     """
     WatchMutations: _aio.UnaryStreamMultiCallable[_mutation_service_pb2.WatchMutationsRequest, _mutation_service_pb2.WatchMutationsResponse]  # type: ignore[assignment]
     """Streams mutations as they happen, each once and in order, from a cursor on. The stream ends, without an error, when
-    the process stops or after an hour: go on from the last cursor that was received.
+    the process stops or after an hour: go on from the last cursor that was received. Fails with `CS_EXPIRED_CURSOR` when
+    what follows the cursor is past the log's retention, and with `CS_RATE_LIMITED` when the tenant has 64 watches in one
+    process.
     """
     WatchMutationEvents: _aio.UnaryStreamMultiCallable[_mutation_service_pb2.WatchMutationEventsRequest, _mutation_service_pb2.WatchMutationEventsResponse]  # type: ignore[assignment]
     """Does as WatchMutations does, as server-sent events: each has the cursor as its `id`, `mutation` as its `event` (or
@@ -88,8 +92,8 @@ class MutationServiceServicer(metaclass=_abc_1.ABCMeta):
     """What was changed in a tenant, by whom, in order.
 
     Every change of the control plane is in the tenant's mutation log from the moment it is made, and is relayed from
-    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days);
-    the ledger keeps it for good.
+    there to the ledger. The log keeps what was relayed for as long as the setting `audit.retention` says (30 days) or
+    longer; the ledger keeps it for good.
 
     Every call fails with `CS_VALIDATION_FIELD` when a field breaks its rule, with `CS_AUTHZ_*` when the caller may not,
     and with `CS_STORE_UNAVAILABLE` when the store does not answer; only other reasons are listed below.
@@ -103,7 +107,7 @@ class MutationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_mutation_service_pb2.ListMutationsResponse, _abc.Awaitable[_mutation_service_pb2.ListMutationsResponse]]:
         """Lists mutations, oldest first. One call looks at 5,000 mutations at most: with a filter, a page may hold less than
         was asked for, or nothing, and still name a next page. Fails with `CS_VALIDATION_PAGE_TOKEN` on a foreign page token
-        or on one of another filter.
+        or on one of another filter, and with `CS_EXPIRED_CURSOR` on one that is older than the log's retention.
         """
 
     @_abc_1.abstractmethod
@@ -113,7 +117,9 @@ class MutationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_mutation_service_pb2.WatchMutationsResponse], _abc.AsyncIterator[_mutation_service_pb2.WatchMutationsResponse]]:
         """Streams mutations as they happen, each once and in order, from a cursor on. The stream ends, without an error, when
-        the process stops or after an hour: go on from the last cursor that was received.
+        the process stops or after an hour: go on from the last cursor that was received. Fails with `CS_EXPIRED_CURSOR` when
+        what follows the cursor is past the log's retention, and with `CS_RATE_LIMITED` when the tenant has 64 watches in one
+        process.
         """
 
     @_abc_1.abstractmethod

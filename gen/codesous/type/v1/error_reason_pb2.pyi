@@ -80,6 +80,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Others changed the same resource at the same time, repeatedly; try again."""
     ERROR_REASON_CS_EXPIRED_DRAFT: _ErrorReason.ValueType  # 600
     """The draft is past its 24 h."""
+    ERROR_REASON_CS_EXPIRED_CURSOR: _ErrorReason.ValueType  # 601
+    """What follows this cursor or page token is past the retention of the mutation log; the ledger has it."""
     ERROR_REASON_CS_RATE_LIMITED: _ErrorReason.ValueType  # 700
     """The tenant or the function is over its rate."""
     ERROR_REASON_CS_TENANT_INFLIGHT_LIMIT: _ErrorReason.ValueType  # 701
@@ -188,6 +190,8 @@ ERROR_REASON_CS_CONFLICT_CONCURRENT: ErrorReason.ValueType  # 504
 """Others changed the same resource at the same time, repeatedly; try again."""
 ERROR_REASON_CS_EXPIRED_DRAFT: ErrorReason.ValueType  # 600
 """The draft is past its 24 h."""
+ERROR_REASON_CS_EXPIRED_CURSOR: ErrorReason.ValueType  # 601
+"""What follows this cursor or page token is past the retention of the mutation log; the ledger has it."""
 ERROR_REASON_CS_RATE_LIMITED: ErrorReason.ValueType  # 700
 """The tenant or the function is over its rate."""
 ERROR_REASON_CS_TENANT_INFLIGHT_LIMIT: ErrorReason.ValueType  # 701
