@@ -105,3 +105,31 @@ async def test_two_authorization_headers_are_refused_whichever_comes_first(tmp_p
             assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
             assert "more than one" in (caught.value.details() or "")
         assert (await stub.GetFunction(request, metadata=(good,))).function.function == "hello"
+
+
+async def test_an_entry_on_some_resources_lets_in_for_those_only(tmp_path: Path) -> None:
+    name = "codesous.control.v1.FunctionService"
+    add: Callable[..., None] = add_FunctionServiceServicer_to_server
+    entries = {"payments": ["cs:function:read on cs:{tenant}:payments:function/charge*"]}
+    settings = {"iam": {"jwks_url": (tmp_path / "identity" / "jwks.json").as_uri(), "role_actions": entries}}
+    async with serving(tmp_path, [Service(name, add, Echo())], settings=settings) as served:  # type: ignore[abstract]
+        stub: Any = FunctionServiceStub(served.channel)
+
+        async def code(namespace: str, function: str) -> grpc.StatusCode:
+            request = pb.GetFunctionRequest(tenant=TENANT, namespace=namespace, function=function)
+            try:
+                await stub.GetFunction(request, metadata=served.bearer("payments"))
+            except grpc.aio.AioRpcError as error:
+                assert f"cs:function:read on cs:{TENANT}:" in (error.details() or "")
+                return error.code()
+            return grpc.StatusCode.OK
+
+        assert await code("payments", "charge-card") == grpc.StatusCode.OK
+        for namespace, function in (
+            ("payments", "refund"),
+            ("default", "charge-card"),
+            ("default", "x:payments:function/charge"),
+            ("default:payments", "charge"),
+            ("", ""),
+        ):
+            assert await code(namespace, function) == grpc.StatusCode.PERMISSION_DENIED, (namespace, function)
