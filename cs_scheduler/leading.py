@@ -27,6 +27,8 @@ from cs_scheduler.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 _LONGEST_PERIOD: Final = 0.5
+# While the share is not reached: what another hands back, or a dead one held, must not be without a leader for long.
+_SHORT_PERIOD: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -73,6 +75,7 @@ class Leading:
         self._metrics = metrics
         self._held: dict[int, Held] = {}
         self._draining = False
+        self._satisfied = True
         self._changing = asyncio.Lock()
         self.period = min(length.total_seconds() / 4, _LONGEST_PERIOD)
 
@@ -113,7 +116,7 @@ class Leading:
                 await self.balance()
             except UnavailableError as error:
                 _log.warning("the store is away; leases run out", reason=error.reason)
-            await asyncio.sleep(self.period)
+            await asyncio.sleep(self.period if self._satisfied else min(_SHORT_PERIOD, self.period))
 
     async def balance(self) -> None:
         """Announce this process, keep what is held, and move towards the fair share. Raises UnavailableError."""
@@ -130,10 +133,12 @@ class Leading:
             await self._hand_back(held)
         # Each begins to look at another place, so that not all ask for the same.
         start = place * self._shards // len(members)
-        for step in range(self._shards):
-            if len(self._held) >= share:
-                break
-            await self._take((start + step) % self._shards)
+        order = [(start + step) % self._shards for step in range(self._shards)]
+        others = [shard for shard in order if shard not in self._held]
+        while others and (missing := share - len(self._held)) > 0:
+            await asyncio.gather(*(self._take(shard) for shard in others[:missing]))
+            others = others[missing:]
+        self._satisfied = len(self._held) >= share
         self._metrics.set_shards(len(self._held))
 
     async def drain(self, draining: bool) -> None:
@@ -158,8 +163,6 @@ class Leading:
             self.lose(lead)
 
     async def _take(self, shard: int) -> None:
-        if shard in self._held:
-            return
         asked = self._clock.monotonic()
         fence = await self._leases.take(keys.shard_lease(shard), self._instance, self._length)
         if fence is not None:

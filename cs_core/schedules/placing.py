@@ -80,6 +80,9 @@ class Placing:
 
         A tick that a dead leader claimed is settled by the next one, which publishes it only if the schedule still
         ticks.
+
+        Raises:
+            UnavailableError: the leader does not come to an end with it.
         """
         shard = self._shards.shard(uid)
         deadline = self._clock.monotonic() + _SETTLE_WITHIN
@@ -93,6 +96,7 @@ class Placing:
             if placed.claim_fence != fence or until <= now:
                 return
             await asyncio.sleep(_POLL)
+        raise UnavailableError("CS_STORE_UNAVAILABLE", "a tick of the schedule is still being published; try again")
 
     async def sweep(self, shard: int) -> int:
         """Make up for changes that somebody announced to a shard and did not bring to an end; returns how many."""

@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from codesous.control.v1.schedule_pb2 import OverlapPolicy
+from codesous.control.v1.schedule_pb2 import OverlapPolicy, ScheduleState
 from codesous.control.v1.schedule_service_pb2 import UpdateScheduleRequest
 from codesous.type.v1.activation_status_pb2 import ActivationStatus
 
 from cs_core import ids
-from cs_core.errors import ConflictError, NotFoundError
-from cs_core.schedules import runs
+from cs_core.clock import SystemClock
+from cs_core.errors import ConflictError, NotFoundError, UnavailableError
+from cs_core.schedules import placing, runs
 from cs_core.schedules.placing import Placing
 from cs_core.store import keys
 from cs_core.store.client import KvClient
@@ -194,8 +195,6 @@ async def test_a_store_that_goes_away_between_two_steps_costs_no_tick(
     advance, failures = bench.scheduler.ticking._shards.advance, iter([True])
 
     async def fail_once(*arguments: Any) -> bool:
-        from cs_core.errors import UnavailableError
-
         if next(failures, False):
             raise UnavailableError("CS_STORE_UNAVAILABLE", "away")
         return await advance(*arguments)
@@ -205,3 +204,52 @@ async def test_a_store_that_goes_away_between_two_steps_costs_no_tick(
     assert (await bench.placed()).claim
     await bench.pass_time(2 * SECOND)
     await check_exactly_once(bench, 3)
+
+
+@pytest.mark.parametrize("change", ["pause", "delete"])
+async def test_a_tick_that_was_looked_at_and_not_claimed_is_not_published_after_a_pause(
+    kv: KvClient, change: str
+) -> None:
+    await put_function(kv)
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(at: Gap, _uid: str) -> None:
+        if at is Gap.LOOKED:
+            arrived.set()
+            await go_on.wait()
+
+    bench = Bench(kv, at_gap=hold, lease=60.0)
+    await bench.create(every=1, overlap=PARALLEL)
+    await bench.scheduler.leading.balance()
+    bench.manual.advance(SECOND)
+    looking = asyncio.create_task(bench.scheduler.ticking.look())
+    await arrived.wait()
+    await CHANGES[change](bench)
+    go_on.set()
+    await looking
+    await bench.pass_time(5 * SECOND)
+    assert await bench.run() == []
+
+
+async def test_a_pause_says_so_when_a_tick_does_not_come_to_its_end(
+    kv: KvClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put_function(kv)
+    arrived = asyncio.Event()
+
+    async def hold(at: Gap, _uid: str) -> None:
+        if at is Gap.CLAIMED:
+            arrived.set()
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(placing, "_SETTLE_WITHIN", 0.2)
+    bench = Bench(kv, at_gap=hold, clock=SystemClock(), lease=60.0)
+    await bench.create(every=1, overlap=PARALLEL)
+    await bench.scheduler.leading.balance()
+    looking = asyncio.create_task(bench.scheduler.ticking.run())
+    await arrived.wait()
+    with pytest.raises(UnavailableError, match="still being published"):
+        await bench.schedules.pause(*NAME, ADA)
+    assert (await bench.get()).status.state == ScheduleState.SCHEDULE_STATE_PAUSED
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)

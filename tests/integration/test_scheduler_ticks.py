@@ -259,3 +259,26 @@ async def test_an_activation_of_a_tick_is_told_by_schedule_and_number_alone(benc
     assert first.uid != again.uid
     assert len({each.activation_id for each in await bench.run()}) == 2
     assert {each.status for each in await bench.run()} == {ActivationStatus.ACTIVATION_STATUS_QUEUED}
+
+
+@pytest.mark.parametrize(
+    ("start", "expression", "length", "expected"),
+    [
+        # 02:30 is not there on the 29th: right after, at 03:00 of summer time.
+        ("2026-03-28T00:00", "30 2 * * *", timedelta(days=3), ["03-28T01:30", "03-29T01:00", "03-30T00:30"]),
+        # 02:30 is there twice on the 25th: the first time.
+        ("2026-10-24T00:00", "30 2 * * *", timedelta(days=3), ["10-24T00:30", "10-25T00:30", "10-26T01:30"]),
+        ("2028-02-28T00:00", "0 12 L * *", timedelta(days=33), ["02-29T11:00", "03-31T10:00"]),
+        ("2026-01-30T00:00", "0 0 31 * *", timedelta(days=62), ["01-30T23:00", "03-30T22:00"]),
+    ],
+)
+async def test_what_clocks_and_calendars_do_is_done_once(
+    bench: Bench, start: str, expression: str, length: timedelta, expected: list[str]
+) -> None:
+    bench.manual.step(datetime.fromisoformat(start).replace(tzinfo=UTC) - START)
+    await bench.create(cron=expression, timezone="Europe/Berlin", overlap=PARALLEL)
+    await bench.pass_time(length, timedelta(minutes=30))
+    ticks = await bench.ticks()
+    assert [tick.due_time.ToDatetime(UTC).strftime("%m-%dT%H:%M") for tick in ticks] == expected
+    assert {outcome_of(tick) for tick in ticks} == {"published"}
+    assert (await bench.get()).status.dropped_ticks == 0

@@ -33,3 +33,9 @@ async def test_a_member_that_leaves_is_gone_at_once(kv: KvClient) -> None:
     await members.beat("a", LONG)
     await members.beat("b", LONG)
     assert await members.leave("a") == ["b"]
+
+
+async def test_lives_from_before_the_servers_clock_went_back_do_not_last(kv: KvClient) -> None:
+    members = MemberStore(kv, "cs-poller")
+    await members.beat("gone", timedelta(minutes=5))
+    assert await members.beat("here", LONG) == ["here"]
