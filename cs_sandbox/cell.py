@@ -30,6 +30,8 @@ BUNDLES_MAX: Final = 8
 QUIET_MIN: Final = 0.005
 """Seconds without a timer that are worth telling: in less, no other run could be started."""
 _QUIET_MAX: Final = 3600.0
+_HELD_KINDS: Final = ("host_call", "idle")
+"""Frames that are sent together with the next one. A log line and a turn are not: what follows may kill the cell."""
 _READ_SIZE: Final = 1 << 18
 
 
@@ -53,6 +55,7 @@ class Cell:
         self._shelf = Shelf()
         self._runs: dict[int, Activation] = {}
         self._abandoned: list[Activation] = []
+        self._held = bytearray()
         self._taken = 0
         self._turn = 0
         self._poll = select.poll()
@@ -71,11 +74,13 @@ class Cell:
 
     def _wait(self) -> None:
         if not self._runs:
+            self._flush()
             self._poll.poll()
             return
         delay = min(activation.delay() for activation in self._runs.values())
         if delay >= QUIET_MIN:
             self._tell_turn(0, min(delay, _QUIET_MAX))
+        self._flush()
         # Rounded up: waking before the timer is due would only spin.
         self._poll.poll(int(delay * 1000 + 1) if delay > 0 else 0)
 
@@ -129,6 +134,7 @@ class Cell:
             # The supervisor knows whose turn it is.
             self._turn = run.run_id
         context = self._take_context(run)
+        context.engine.on_tick = self._flush
         self._runs[run.run_id] = Activation(run, context, self._send)
         self._fit_memory()
 
@@ -163,6 +169,7 @@ class Cell:
             self._abandoned.append(activation)
             self._send(frames_pb2.FromCell(retiring=frames_pb2.Retiring()))
         if self._abandoned and not self._runs:
+            self._flush()
             raise RetireError
 
     def _clean(self, activation: Activation) -> bool:
@@ -187,8 +194,17 @@ class Cell:
         self._send(frames_pb2.FromCell(turn=turn))
 
     def _send(self, frame: frames_pb2.FromCell) -> None:
+        """Send a frame, after those that were held. Held ones go with the next one, at a tick, or at the wait."""
+        self._held += frames.encode(frame)
+        if frame.WhichOneof("frame") not in _HELD_KINDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._held:
+            return
+        data, self._held = self._held, bytearray()
         try:
-            frames.send(self._connection, frame)
+            self._connection.sendall(data)
         except OSError:
             # Often called from within the engine, through which no exception of ours can pass.
             os._exit(0)

@@ -129,11 +129,11 @@ class CellProcess(asyncio.Protocol):
         """Whether the cell ran that bundle lately, or that version, when its contexts are kept."""
         return (job.warm_key or job.bundle.sha256) in self._recent
 
-    def takes_beside(self, memory_bytes: int, most_runs: int, most_memory: int) -> bool:
+    def takes_beside(self, job: Job, most_runs: int, most_memory: int) -> bool:
         """Whether another run may begin beside those that are live: they all wait, and there is room for it."""
-        if self._reserved or self.draining or self.retiring or self._gone or not self._runs.waiting:
+        if self._reserved or self.draining or self.retiring or self._gone or not self._runs.waits(self.knows(job)):
             return False
-        return self.load < most_runs and self._runs.memory_bytes + memory_bytes <= most_memory
+        return self.load < most_runs and self._runs.memory_bytes + job.limits.memory_bytes <= most_memory
 
     @property
     def reserved(self) -> bool:
@@ -298,33 +298,36 @@ class CellProcess(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the cell's frames; any breach of the protocol kills it."""
+        changed = False
         try:
             for body in self._buffer.feed(data):
                 if self._gone:
                     return
                 frame = frames_pb2.FromCell.FromString(body)
                 frame.DiscardUnknownFields()
-                self._dispatch(frame)
+                changed |= self._dispatch(frame)
+            if changed:
+                self._on_change(self)
         except (frames.FrameError, DecodeError):
             self.kill("breach")
 
-    def _dispatch(self, frame: frames_pb2.FromCell) -> None:
+    def _dispatch(self, frame: frames_pb2.FromCell) -> bool:
+        """Take a frame; whether the cell can be used for something else now."""
         kind = frame.WhichOneof("frame")
         if self._runs.take(kind, frame):
             if kind in ("host_call", "turn"):
                 self._charge(len(frame.host_call.arguments))
             if self._runs.number == 0:
                 self.idle_since = asyncio.get_running_loop().time()
-            if kind in ("turn", "result", "idle"):
-                self._on_change(self)
-        elif kind == "retiring" and self._runs.number:
-            self.retiring = True
-        elif kind == "ready" and not self._ready.done():
+            return kind in ("result", "idle") or (kind == "turn" and frame.turn.run_id == 0)
+        if kind == "ready" and not self._ready.done():
             self.layers, self.missing_layers = tuple(frame.ready.layers), tuple(frame.ready.missing_layers)
             self._ready.set_result(None)
             self._started = True
             self.idle_since = asyncio.get_running_loop().time()
-            self._on_change(self)
+            return True
+        if kind == "retiring" and self._runs.number:
+            self.retiring = True
         elif kind == "jail_failure" and not self._ready.done():
             self._ready.set_exception(JailError(frame.jail_failure.layer, frame.jail_failure.message))
         elif kind == "check_result" and self._checked is not None and not self._checked.done():
@@ -336,6 +339,7 @@ class CellProcess(asyncio.Protocol):
             )
         else:
             raise frames.FrameError(f"an unexpected frame: {kind}")
+        return False
 
     def _charge(self, size: int) -> None:
         """Count a frame that it is the cell's to send or not; one that makes too much work is not read for a while."""

@@ -58,10 +58,9 @@ class CellRuns:
         """Memory limits of the runs whose contexts are in the cell, together."""
         return sum(run.job.limits.memory_bytes for run in (*self._live.values(), *self._uncleaned.values()))
 
-    @property
-    def waiting(self) -> bool:
-        """Whether there are runs, all wait, and none of them is to be alone."""
-        return bool(self._live) and not self._alone and self.turns.waiting
+    def waits(self, known: bool) -> bool:
+        """Whether there are runs, all wait, and none of them is to be alone: for a run of known code, or of any."""
+        return bool(self._live) and not self._alone and self.turns.waits(known)
 
     # Begin and end.
 
@@ -168,6 +167,8 @@ class CellRuns:
         """The cell is gone: those that were live and have no outcome."""
         if self._recycle_clock is not None:
             self._recycle_clock.cancel()
+        for run in self._live.values():
+            run.stop_clock()
         gone = [run for run in self._live.values() if not run.outcome.done()]
         self._live.clear()
         self._uncleaned.clear()

@@ -61,11 +61,13 @@ class Engine:
     Attributes:
         deadline: `time.monotonic()` past which running code is interrupted by an exception that it cannot catch.
         interrupted: whether that happened.
+        on_tick: called now and then while code runs, mostly several times a millisecond; must not raise.
     """
 
     def __init__(self, memory_bytes: int = 0, stack_bytes: int = 512 * 1024) -> None:
         self.deadline = float("inf")
         self.interrupted = False
+        self.on_tick: Callable[[], None] | None = None
         self.modules: Mapping[str, bytes] = {}
         self.compiled: dict[str, bytes] = {}
         self._peak = 0
@@ -298,6 +300,8 @@ def decode(raw: bytes) -> str:
 def _on_interrupt(runtime: Any, _opaque: Any) -> int:
     engine = _engines[_address(runtime)]
     engine.sample_memory()
+    if engine.on_tick is not None:
+        engine.on_tick()
     if time.monotonic() < engine.deadline:
         return 0
     engine.interrupted = True

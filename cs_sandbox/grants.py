@@ -161,7 +161,7 @@ class Grants:
 
     def _takes_beside(self, cell: CellProcess, waiter: Waiter) -> bool:
         settings = self._settings
-        return cell.takes_beside(waiter.job.limits.memory_bytes, settings.runs_per_cell, settings.memory_max_bytes)
+        return cell.takes_beside(waiter.job, settings.runs_per_cell, settings.memory_max_bytes)
 
     def _drain_for(self, tenant: str, own: int) -> None:
         """Have a cell of the tenant that has the most of them become idle: for one that has none, or two less."""

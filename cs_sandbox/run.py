@@ -121,6 +121,11 @@ class Run:
         """Call `overrun` when the time limit has passed by `grace` seconds and there is no outcome."""
         self._clock = asyncio.get_running_loop().call_at(self.ends + grace, overrun, self)
 
+    def stop_clock(self) -> None:
+        """The clock decides nothing any more: the run has an outcome, or its cell is dead and will be told why."""
+        if self._clock is not None:
+            self._clock.cancel()
+
     def fall_due(self) -> None:
         """The cell was sent something for this run, and another run may have the turn."""
         if self._due_since is None:
@@ -302,8 +307,7 @@ class Run:
         peak: int = 0,
     ) -> None:
         """Fix the outcome; the first one stays. Host calls that are still running are cancelled."""
-        if self._clock is not None:
-            self._clock.cancel()
+        self.stop_clock()
         for task in self._calls.values():
             task.cancel()
         if not self.outcome.done():

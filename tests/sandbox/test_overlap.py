@@ -29,6 +29,15 @@ async def wait_until(condition, timeout=20.0):
             await asyncio.sleep(0.005)
 
 
+def waits(cell):
+    """Whether all runs of a cell wait."""
+    return cell._runs.waits(known=False)
+
+
+def body_of(outcome):
+    return outcome.response.body if outcome.response else outcome.error.reason
+
+
 class Gate:
     """Host calls that stay open until the key is released."""
 
@@ -127,6 +136,18 @@ async def test_overlapping_contexts_share_nothing(cells):
     assert [json.loads(outcome.response.body) for outcome in await asyncio.gather(*runs)] == [[1, 1]] * 10
 
 
+async def test_between_two_promise_jobs_of_a_run_that_goes_on_others_have_their_turn(cells):
+    storm = cells.begin("storm", ASK_THEN.format(body="for (;;) await null"), wall=30.0)
+    other = cells.begin("other")
+    await cells.asked("storm", "other")
+    cells.gate.release("storm")
+    await wait_until(lambda: not any(waits(cell) for cell in cells.pool.cells()))
+    cells.gate.release("other")
+    assert (await other).status == ACTIVATION_STATUS_SUCCESS
+    assert not storm.done()
+    storm.cancel()
+
+
 async def test_a_run_that_waits_too_long_times_out_alone(cells):
     late, other = cells.begin("late", wall=0.4), cells.begin("other")
     await cells.asked("late", "other")
@@ -190,7 +211,7 @@ async def test_a_run_that_was_kept_from_the_processor_is_a_bystander_and_the_oth
 async def test_a_cell_that_is_killed_from_outside_while_all_wait_blames_nobody(cells):
     runs = [cells.begin(f"k{n}") for n in range(3)]
     await cells.asked("k0", "k1", "k2")
-    await wait_until(lambda: all(cell.takes_beside(MIB, 9, 1 << 40) for cell in cells.pool.cells() if cell.tenant))
+    await wait_until(lambda: all(waits(cell) for cell in cells.pool.cells() if cell.tenant))
     os.kill(cells.pids[0], signal.SIGKILL)
     for outcome in await asyncio.gather(*runs):
         assert (outcome.error.reason, outcome.bystander) == ("CS_RUNTIME_CRASH", True)
@@ -201,7 +222,7 @@ async def test_a_cell_that_dies_of_a_run_blames_that_run(cells):
     busy = cells.begin("busy", ASK_THEN.format(body=DEAF))
     await cells.asked("victim", "busy")
     cells.gate.release("busy")
-    await wait_until(lambda: not any(cell.takes_beside(MIB, 9, 1 << 40) for cell in cells.pool.cells()))
+    await wait_until(lambda: not any(waits(cell) for cell in cells.pool.cells()))
     await asyncio.sleep(0.2)
     os.kill(cells.pids[0], signal.SIGKILL)
     assert not (await busy).bystander
@@ -235,7 +256,7 @@ async def test_a_cancelled_run_that_computes_is_killed_with_its_cell(cells):
     gone, other = cells.begin("gone", ASK_THEN.format(body="for (;;) {}"), cancel=cancel), cells.begin("other")
     await cells.asked("gone", "other")
     cells.gate.release("gone")
-    await wait_until(lambda: not any(cell.takes_beside(MIB, 9, 1 << 40) for cell in cells.pool.cells()))
+    await wait_until(lambda: not any(waits(cell) for cell in cells.pool.cells()))
     await asyncio.sleep(0.1)
     cancel.set()
     assert (await gone).status == ACTIVATION_STATUS_CANCELLED
@@ -270,6 +291,16 @@ async def test_each_run_has_its_memory_and_no_more_run_than_have_room_together(j
         await wait_until(lambda: len(cells.gate.open) == 4)
         cells.gate.release()
         assert [outcome.response.body for outcome in await asyncio.gather(*runs)] == ["24"] * 4
+
+
+async def test_the_address_space_has_room_for_all_that_the_runs_may_have_together(job):
+    hold = HOLD.replace("24", "52")
+    async with CellPool(PoolSettings(cells_max=1, memory_max_bytes=384 * MIB)) as pool:
+        cells = Cells(pool, job)
+        runs = [cells.begin(f"k{n}", hold, memory_bytes=64 * MIB) for n in range(6)]
+        await wait_until(lambda: len(cells.gate.open) == 6 or any(run.done() for run in runs))
+        cells.gate.release()
+        assert [body_of(outcome) for outcome in await asyncio.gather(*runs)] == ["52"] * 6
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["the first is alone", "the second is alone"])
