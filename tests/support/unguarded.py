@@ -20,7 +20,7 @@ from cs_core.store import activations, keys
 from cs_core.store.activations import Renewal
 from cs_core.store.scripts import Script
 from cs_invoker import __main__ as invoker_main
-from cs_invoker import execution, renewal, runner, slots
+from cs_invoker import execution, job, renewal, runner, slots
 
 STALL_SECONDS = 5.0
 
@@ -110,7 +110,8 @@ def no_deadline() -> None:
     """Take no notice of deadlines."""
     for module in (execution, runner):
         module.expired = lambda _request, _now: False  # type: ignore[attr-defined]
-    runner.deadline_of = lambda _request: None  # type: ignore[attr-defined]
+    for module in (job, runner):
+        module.deadline_of = lambda _request: None  # type: ignore[attr-defined]
 
 
 def keep_slots() -> None:
