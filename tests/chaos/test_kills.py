@@ -67,19 +67,23 @@ class Storm:
         return [process for process in self.pool if process.instance and self.auditor.audit.running(process.instance)]
 
     async def _kill_cell(self, process: PoolProcess, cell: int) -> None:
-        before = (await self.auditor.caught_up()).running(process.instance)
+        audit = await self.auditor.caught_up()
+        before, count = audit.running(process.instance), len(audit.begun)
         try:
             os.kill(cell, signal.SIGKILL)
         except ProcessLookupError:
             return
+        await self.auditor.caught_up()
         # What was begun while we looked may have been in it too.
-        self._note(before | self.auditor.audit.running(process.instance))
+        self._note(before | {name for name, instance in audit.begun[count:] if instance == process.instance})
         self.cells += 1
 
     async def kill_invoker(self, process: PoolProcess) -> None:
         """Kill an invoker, and start another in its place."""
         instance, process.instance = process.instance, ""
         await asyncio.to_thread(process.kill)
+        # What it had sent before it died may be read after what we send now, within one turn of the server's loop.
+        await self.auditor.caught_up()
         self._note((await self.auditor.caught_up()).running(instance))
         self.invokers += 1
         restart = asyncio.create_task(process.start())
@@ -154,7 +158,7 @@ def judge(audit: Audit, submitted: list[str], hit: set[str]) -> list[str]:
         elif audit.terminal_writes(activation) > 1:
             found.append(f"{activation} ended more than once")
         if audit.begins(activation) > 1 and activation not in hit:
-            found.append(f"{activation} was run again although nothing hit it")
+            found.append(f"{activation} was run again although nothing hit it: {audit.states[activation]}")
         if audit.runs(activation) > audit.begins(activation):
             found.append(f"{activation} ran more often than it was begun")
     return found + [f"{activation} went on after its end" for activation in audit.written_after_the_end()]

@@ -30,6 +30,8 @@ class Audit:
 
     states: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     """Pairs of state and owner."""
+    begun: list[tuple[str, str]] = field(default_factory=list)
+    """Pairs of activation and instance, of all begins in order."""
     _finishers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     _marks: set[bytes] = field(default_factory=set)
 
@@ -37,7 +39,10 @@ class Audit:
         """Note one line of MONITOR."""
         if found := _STATE.search(line):
             owner = _OWNER.search(found[3])
-            self.states[found[1].decode()].append((found[2].decode(), owner[1].decode() if owner else ""))
+            event = (found[2].decode(), owner[1].decode() if owner else "")
+            self.states[found[1].decode()].append(event)
+            if event[0] == "RUNNING":
+                self.begun.append((found[1].decode(), event[1].partition("/")[0]))
         elif found := _RUN.search(line):
             self.states[found[1].decode()].append(("RUN", ""))
         elif found := _FINISH.search(line):

