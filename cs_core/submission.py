@@ -4,8 +4,8 @@ Theory of operation. The record (QUEUED) and the message travel to the store in 
 are there, the request is accepted; a process that dies in between keeps a record that nobody was told of, which goes
 with its life. A request that may be a repeat (its activation id is derived from what it repeats) goes in two steps,
 because its record may be there already: one of another digest must not reach the queue. One of the same digest is
-published again, since its first publisher may have died before it published; a message too many finds the activation
-begun or done, and changes nothing.
+published again, since its first publisher may have died before it published. A message is named by its activation, so
+the queue holds one at a time, however often it is published; one that comes after the end finds the activation done.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import asyncio
 from codesous.queue.v1.envelope_pb2 import Envelope, Lane
 from codesous.queue.v1.invocation_pb2 import InvocationRequest
 
-from cs_core import ids
 from cs_core.codeq import Queue
 from cs_core.codeq.contract import INVOKE
 from cs_core.store.activations import ActivationStore
@@ -54,7 +53,7 @@ class Submitter:
     async def _publish(self, request: InvocationRequest, lane: Lane.ValueType) -> None:
         tenant = request.function.tenant
         envelope = Envelope(
-            message_id=ids.message_id(),
+            message_id=request.activation_id,
             topic=INVOKE,
             tenant=tenant,
             publish_time=request.accept_time,

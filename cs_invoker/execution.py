@@ -37,6 +37,7 @@ from cs_core.errors import UnavailableError
 from cs_core.ids import message_id
 from cs_core.store.activations import ActivationStore, Begun
 from cs_core.store.run_logs import NO_LOGS, RunLogs
+from cs_sandbox.job import SandboxError
 
 from . import results, retries
 from .conclusion import Conclusion
@@ -170,14 +171,14 @@ class Execution:
         if version is None:
             await self._begin(delivery, request, owner, None)
             return
-        async with self._parts.slots.hold(
-            request.function, owner, version.config.max_concurrency or DEFAULT_MAX_CONCURRENCY
-        ) as taken:
+        most = version.config.max_concurrency or DEFAULT_MAX_CONCURRENCY
+        async with self._parts.slots.hold(request.function, owner, most) as taken:
             if taken:
                 await self._begin(delivery, request, owner, version)
                 return
         self._parts.metrics.count_slot_wait()
-        await self._parts.conclusion.put_back(delivery, self._parts.slots.wait_after(delivery.deliveries))
+        wait = self._parts.slots.wait(request.function, most, self._parts.clock.monotonic())
+        await self._parts.conclusion.put_back(delivery, wait)
 
     async def _begin(self, delivery: Delivery, request: InvocationRequest, owner: str, version: Version | None) -> None:
         ref, lengths = request.function, self._policy.leases
@@ -222,7 +223,8 @@ class Execution:
             holding = Holding(delivery, request, held.owner, on_renewed=entry.extend, on_cancel=entry.cancel.set)
             try:
                 ended = await leases.hold(holding, self._run_and_finish(request, held, entry.cancel))
-            except (asyncio.CancelledError, BystanderRunError):
+            except (asyncio.CancelledError, UnavailableError, SandboxError, BystanderRunError):
+                # Nothing was run, or what ran was ended by us: not a crash.
                 await leases.release(holding)
                 raise
             except CrashedRunError:

@@ -17,7 +17,9 @@ from .persistence import persist
 
 _log = structlog.get_logger(__name__)
 
-_FIRST_WAIT, _LONGEST_WAIT = timedelta(milliseconds=25), timedelta(milliseconds=500)
+_FIRST_WAIT = timedelta(milliseconds=25)
+_LOOKS_PER_SLOT, _FEWEST_LOOKS, _MOST_LOOKS = 50, 100, 2_000
+_VERSIONS = 1_000
 
 
 class Slots:
@@ -27,6 +29,7 @@ class Slots:
         self._store = store
         self._lease = lease
         self._source = source
+        self._turns: dict[tuple[str, str, str, int], float] = {}
 
     @asynccontextmanager
     async def hold(self, ref: FunctionRef, owner: str, most: int) -> AsyncIterator[bool]:
@@ -41,10 +44,20 @@ class Slots:
             if taken:
                 await self._give_back(ref, owner)
 
-    def wait_after(self, deliveries: int) -> timedelta:
-        """How long a message waits that found no slot at this delivery: longer each time, so that many cost little."""
-        step: timedelta = min(_FIRST_WAIT * float(2 ** min(deliveries - 1, 10)), _LONGEST_WAIT)
-        return step * self._source.uniform(0.5, 1.0)
+    def wait(self, ref: FunctionRef, most: int, now: float) -> timedelta:
+        """How long a message waits that found none of `most` slots free; `now` is a reading of a monotonic clock.
+
+        Messages of one version come back one after the other, some so many a second, however many wait: a backlog at
+        its limit costs this process a bounded part of its time, and a slot that gets free is soon found.
+        """
+        key = (ref.tenant, ref.namespace, ref.function, ref.version)
+        looks = min(max(_LOOKS_PER_SLOT * most, _FEWEST_LOOKS), _MOST_LOOKS)
+        earliest = now + _FIRST_WAIT.total_seconds() * self._source.uniform(0.5, 1.0)
+        turn = max(earliest, self._turns.pop(key, 0.0) + 1 / looks)
+        self._turns[key] = turn
+        if len(self._turns) > _VERSIONS:
+            self._turns = {name: last for name, last in self._turns.items() if last > now}
+        return timedelta(seconds=turn - now)
 
     async def _give_back(self, ref: FunctionRef, owner: str) -> None:
         try:

@@ -84,7 +84,10 @@ class Queue(Protocol):
         lane: Lane.ValueType = Lane.LANE_INTERACTIVE,
         delay: timedelta | None = None,
     ) -> None:
-        """Store a message; it is durable when this returns. An int names the partition, a str is hashed to one."""
+        """Store a message; it is durable when this returns. An int names the partition, a str is hashed to one.
+
+        One whose id the partition still holds, in whatever state and lane, is not stored twice.
+        """
         ...
 
     async def receive(self, topic: str, *, limit: int, wait: timedelta, room: Room | None = None) -> list[Delivery]:

@@ -38,6 +38,8 @@ class _Partition:
     )
     leased: dict[str, _Message] = field(default_factory=dict)
     delayed: list[_Message] = field(default_factory=list)
+    held: set[str] = field(default_factory=set)
+    """The ids of all of them."""
 
 
 class MemoryQueue:
@@ -66,6 +68,9 @@ class MemoryQueue:
     ) -> None:
         """See Queue.publish."""
         partition = self._topic(topic)[partition_for(partition_key, self._partitions)]
+        if envelope.message_id in partition.held:
+            return
+        partition.held.add(envelope.message_id)
         lane = Lane.LANE_BACKGROUND if lane == Lane.LANE_BACKGROUND else Lane.LANE_INTERACTIVE
         message = _Message(envelope.message_id, envelope.SerializeToString(), lane)
         if delay:
@@ -138,12 +143,16 @@ class MemoryQueue:
         message = partition.leased.get(delivery.message_id)
         return (partition, message) if message is not None and message.receipt == delivery.receipt else None
 
+    def _forget(self, partition: _Partition, message_id: str) -> None:
+        del partition.leased[message_id]
+        partition.held.discard(message_id)
+
     async def ack(self, deliveries: Sequence[Delivery]) -> int:
         """See Queue.ack."""
         removed = 0
         for delivery in deliveries:
             if held := self._held(delivery):
-                del held[0].leased[delivery.message_id]
+                self._forget(held[0], delivery.message_id)
                 removed += 1
         return removed
 
@@ -173,7 +182,7 @@ class MemoryQueue:
         """See Queue.dead_letter."""
         if not (held := self._held(delivery)):
             return False
-        del held[0].leased[delivery.message_id]
+        self._forget(held[0], delivery.message_id)
         dead_letter_id = f"{delivery.partition}.{delivery.message_id}"
         letter = DeadMessage(
             dead_letter_id, int(self._clock.now().timestamp() * 1000), dead_letters.seal(delivery, reason, message)

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 import pytest
 from codesous.gateway.v1.activation_pb2 import Activation
+from codesous.type.v1.capabilities_pb2 import Capabilities, KvCapability, KvOperation
 
 from cs_core.store.client import KvClient
 from tests.support.audit import Auditor
@@ -20,13 +21,16 @@ from tests.support.redis_server import RedisServer
 from tests.support.scale import long_test, report, scaled
 from tests.support.waiting import wait_until
 
-LEASE = 2.0
+LEASE = 3.0
 FIRST_RUN_WAITS = """
 export default async (event, ctx) => {
+  await cs.kv.incr("runs:" + ctx.activation_id);
   if (ctx.attempt === 1) await new Promise((end) => setTimeout(end, event.ms));
   return { statusCode: 200, body: String(ctx.attempt) };
 };
 """
+
+COUNTS = Capabilities(kv=KvCapability(prefixes=["runs:"], operations=[KvOperation.KV_OPERATION_INCR]))
 
 
 @pytest.fixture
@@ -55,10 +59,12 @@ class Two:
     async def let_first_take(self, milliseconds: int) -> list[str]:
         """Submit as many as the first can run at once, and wait until it runs them."""
         self.second.signal(signal.SIGSTOP)
-        ref = await self.ingress.put_version("waits", FIRST_RUN_WAITS, timeout=timedelta(seconds=30))
+        ref = await self.ingress.put_version(
+            "waits", FIRST_RUN_WAITS, capabilities=COUNTS, timeout=timedelta(seconds=30)
+        )
         submitted = await asyncio.gather(*(self.ingress.invoke(ref, {"ms": milliseconds}) for _ in range(self.width)))
         audit = self.auditor.audit
-        await wait_until(lambda: audit.running(self.first.instance) >= set(submitted))
+        await wait_until(lambda: all(audit.runs(activation) for activation in submitted))
         return list(submitted)
 
     async def ended(self, activations: list[str]) -> list[Activation]:
@@ -79,7 +85,7 @@ async def two_invokers(server: RedisServer, width: int, *off: str) -> AsyncItera
 
 async def overwritten(two: Two) -> int:
     """Stop a holder for twice its lease while another finishes; how many results changed after it went on."""
-    activations = await two.let_first_take(500)
+    activations = await two.let_first_take(1500)
     two.first.signal(signal.SIGSTOP)
     stopped = time.monotonic()
     two.second.signal(signal.SIGCONT)

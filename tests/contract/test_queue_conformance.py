@@ -110,6 +110,22 @@ async def _published(queue: Queue, key: str) -> Delivery:
     return delivery
 
 
+async def test_a_message_that_is_held_is_not_stored_twice_and_one_that_is_gone_may_come_again(queue: Queue) -> None:
+    sent = message()
+    for lane in (FAST, FAST, SLOW):
+        await queue.publish(TOPIC, 0, sent, lane=lane)
+    delivery = await one(queue)
+    await queue.publish(TOPIC, 0, sent)
+    assert await receive(queue, wait=NOW) == []
+    assert await queue.nack(delivery, timedelta(milliseconds=50))
+    await queue.publish(TOPIC, 0, sent)
+    delivery = await one(queue)
+    assert await queue.ack([delivery]) == 1
+    assert (await queue.depth(TOPIC)).total == 0
+    await queue.publish(TOPIC, 0, sent)
+    assert (await one(queue)).message_id == sent.message_id
+
+
 async def test_one_partition_keeps_the_order_of_publishing(queue: Queue) -> None:
     sent = await publish(queue, 20)
     assert ids_of(await receive(queue, 7)) + ids_of(await receive(queue, 13)) == sent

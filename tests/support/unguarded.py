@@ -7,11 +7,12 @@ with the arguments. The product has no such switches.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,9 +21,12 @@ from cs_core.store import activations, keys
 from cs_core.store.activations import Renewal
 from cs_core.store.scripts import Script
 from cs_invoker import __main__ as invoker_main
-from cs_invoker import execution, job, renewal, runner, slots
+from cs_invoker import consumer, execution, job, renewal, runner, slots
+from cs_sandbox import cell_process
 
 STALL_SECONDS = 5.0
+CRASH_MARK = "crashes its cell"
+"""In a bundle's entry: what `crashes` looks for."""
 
 
 def ack_first() -> None:
@@ -91,6 +95,23 @@ def stalls() -> None:
     invoker_main.run = stallable
 
 
+def crashes() -> None:
+    """Kill the cell in the middle of every run of a bundle that bears the mark. A fault, not a guard."""
+    run = cell_process.CellProcess.run
+
+    async def crashing(self: Any, job: Any, *others: Any) -> Any:
+        if CRASH_MARK.encode() in job.bundle.files[job.bundle.entry]:
+            asyncio.get_running_loop().call_later(0.01, _kill, self.pid)
+        return await run(self, job, *others)
+
+    cell_process.CellProcess.run = crashing  # type: ignore[method-assign]
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
 def no_crash_limit() -> None:
     """Begin an activation again however often it has crashed."""
     init = execution.Execution.__init__
@@ -102,8 +123,14 @@ def no_crash_limit() -> None:
 
 
 def one_partition() -> None:
-    """Put all tenants into one partition, which may take every permit."""
+    """Put all tenants into one partition."""
     keys.tenant_partitions = lambda _tenant, _partitions: (0,)
+
+
+def no_share() -> None:
+    """Let the messages of one partition take every permit."""
+    consumer.Consumer._room = lambda self, _partition: self._permits.total  # type: ignore[method-assign]
+    consumer.Consumer._any_full = lambda _self: False  # type: ignore[method-assign]
 
 
 def no_deadline() -> None:
@@ -131,8 +158,10 @@ OFF: dict[str, Callable[[], None]] = {
         blind,
         renew_on_the_loop,
         stalls,
+        crashes,
         no_crash_limit,
         one_partition,
+        no_share,
         no_deadline,
         keep_slots,
     )

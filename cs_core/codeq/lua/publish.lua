@@ -1,7 +1,10 @@
--- Store a message, ready or delayed, and ring the bell.
+-- Store a message, ready or delayed, and ring the bell; one whose id the topic still holds is there already.
 -- KEYS: bodies, ready (of its lane), delayed.  ARGV: id, body, delay (ms), bell channel, partition.
 -- The first character of an id is the message's lane.
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+local in_other_lane = (string.sub(ARGV[1], 1, 1) == '1' and '2' or '1') .. string.sub(ARGV[1], 2)
+if redis.call('HEXISTS', KEYS[1], in_other_lane) == 1 or redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 0 then
+  return 0
+end
 local delay = tonumber(ARGV[3])
 if delay > 0 then
   local time = redis.call('TIME')

@@ -11,6 +11,7 @@ local taken = {}
 local function take(id)
   local body = redis.call('HGET', KEYS[1], id)
   if not body then
+    redis.call('ZREM', KEYS[4], id)
     return
   end
   redis.call('ZADD', KEYS[4], now + tonumber(ARGV[2]), id)
