@@ -20,6 +20,7 @@ from cs_core.rpc.server import RpcServer, stop_on_signals
 from cs_core.store.activations import ActivationStore
 from cs_core.store.bundles import BundleStore
 from cs_core.store.client import KvClient
+from cs_core.store.overdue import OverdueStore
 from cs_core.store.slots import SlotStore
 from cs_core.store.userkv import UserKvStore
 from cs_core.store.versions import VersionStore
@@ -76,6 +77,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
         settings,
         Backends(
             activations=open_activations(client),
+            overdue=OverdueStore(client),
             slots=SlotStore(client),
             queue=queue,
             channel=KvResultChannel(client),

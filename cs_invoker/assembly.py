@@ -14,6 +14,7 @@ from cs_core.codeq import Queue, ResultChannel
 from cs_core.codeq.contract import INVOKE
 from cs_core.config import Settings
 from cs_core.store.activations import ActivationStore
+from cs_core.store.overdue import OverdueStore
 from cs_core.store.slots import SlotStore
 from cs_core.store.userkv import UserKvStore
 from cs_sandbox.job import HostCalls
@@ -28,6 +29,7 @@ from .inflight import Inflight
 from .kv_provider import StoredKv
 from .lease import Leases, Lengths
 from .metrics import Metrics
+from .overdue import Overdue
 from .permits import Permits
 from .renewal import OpenLessors, RenewalThread
 from .results import Sizes
@@ -44,6 +46,7 @@ class Backends:
     """What an invoker stands on. `open_lessors` is called in the loop of the thread that renews leases."""
 
     activations: ActivationStore
+    overdue: OverdueStore
     slots: SlotStore
     queue: Queue
     channel: ResultChannel
@@ -64,10 +67,11 @@ class Invoker:
     inflight: Inflight
     cancellations: Cancellations
     renewal: RenewalThread
+    overdue: Overdue
 
     async def run(self) -> None:
         """Process messages until `stop`, then drain. Raises nothing that a store or a function causes."""
-        async with self.renewal.running(), self.cancellations.listen(self.instance):
+        async with self.renewal.running(), self.overdue.running(), self.cancellations.listen(self.instance):
             await self.consumer.run()
 
     def stop(self) -> None:
@@ -106,8 +110,18 @@ def assemble(settings: Settings, backends: Backends, instance: str, *, at_gap: A
         settle=lengths.renewal,
     )
     permits = Permits(settings.invoker.concurrency)
+    overdue = Overdue(
+        backends.overdue,
+        backends.activations,
+        backends.metrics,
+        backends.clock,
+        settings.store.partitions,
+        lengths.record,
+        instance,
+        random.Random(),  # noqa: S311 - jitter, not a secret
+    )
     consumer = Consumer(backends.queue, permits, intake, execution.process, conclusion.hand_back)
-    return Invoker(instance, consumer, inflight, Cancellations(backends.channel, inflight), renewal)
+    return Invoker(instance, consumer, inflight, Cancellations(backends.channel, inflight), renewal, overdue)
 
 
 def _runner(settings: Settings, backends: Backends) -> Runner:

@@ -27,6 +27,7 @@ from cs_core.errors import ConflictError
 from cs_core.store import keys
 from cs_core.store.activation_record import FIELDS, read_activation, state_of
 from cs_core.store.client import KvClient
+from cs_core.store.overdue import end_name
 from cs_core.store.run_logs import NO_LOGS, RunLogs
 from cs_core.store.scripts import load_script
 
@@ -152,6 +153,7 @@ class ActivationStore:
                 keys.activation(partition, ref.tenant, request.activation_id),
                 keys.activation_index(partition, ref.tenant, ref.namespace, ref.function),
                 keys.open_activations(partition, ref.tenant),
+                keys.ends(partition),
             ],
             [
                 request.activation_id,
@@ -161,6 +163,7 @@ class ActivationStore:
                 accepted - self._ttl * 1000,
                 self._ttl,
                 ends + _OPEN_SLACK_MS,
+                end_name(ref.tenant, request.activation_id),
             ],
         )
         if reply[0] == 1:
@@ -268,6 +271,7 @@ class ActivationStore:
                 keys.activation(partition, result.tenant, result.activation_id),
                 keys.activation_logs(partition, result.tenant, result.activation_id),
                 keys.open_activations(partition, result.tenant),
+                keys.ends(partition),
             ],
             [
                 owner,
@@ -276,6 +280,7 @@ class ActivationStore:
                 _ms(from_timestamp(result.end_time)),
                 self._ttl,
                 result.activation_id,
+                end_name(result.tenant, result.activation_id),
                 *logs.arguments(),
             ],
         )
@@ -305,8 +310,16 @@ class ActivationStore:
             [
                 self._record(tenant, activation_id),
                 keys.open_activations(self.partition(tenant, activation_id), tenant),
+                keys.ends(self.partition(tenant, activation_id)),
             ],
-            [result.SerializeToString(), _ms(now), self._ttl, message, activation_id],
+            [
+                result.SerializeToString(),
+                _ms(now),
+                self._ttl,
+                message,
+                activation_id,
+                end_name(tenant, activation_id),
+            ],
         )
         match reply[0]:
             case b"ended":

@@ -134,6 +134,11 @@ def open_activations(partition: int, tenant: str) -> str:
     return f"cs:{{p{partition}}}:open:{tenant}"
 
 
+def ends(partition: int) -> str:
+    """Sorted set of a partition's activations that have not ended, by the moment by which they should have."""
+    return f"cs:{{p{partition}}}:ends"
+
+
 def queue(partition: int, topic: str, part: str) -> str:
     """A part of one partition of a topic."""
     return f"cs:{{p{partition}}}:q:{topic}:{part}"

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from codesous.queue.v1.envelope_pb2 import Envelope
@@ -18,6 +19,8 @@ from cs_core.codeq.kv import KvResultChannel
 from cs_core.store import keys
 from cs_core.store.client import KvClient
 from cs_core.store.mutation_bell import MutationBell
+from cs_sandbox import CellPool, PoolSettings
+from cs_sandbox.job import SandboxError
 from tests.support.invocations import Ingress, status_of
 from tests.support.invokers import make_settings, running_invoker
 from tests.support.waiting import wait_until
@@ -293,3 +296,57 @@ async def test_what_happens_is_measured(ingress: Ingress, invoker: None, registr
     assert sample("cs_invoker_bundle_cache_lookups_total", outcome="miss") == 2
     assert sample("cs_invoker_bundle_cache_lookups_total", outcome="hit") == 1
     assert sample("cs_invoker_inflight") == 0
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_an_activation_without_a_message_is_ended_a_minute_after_its_deadline(
+    ingress: Ingress, redis_url: str, begun: bool
+) -> None:
+    ref = await ingress.put_version("hello", HELLO)
+    soon, past = (datetime.now(UTC) - timedelta(seconds=seconds) for seconds in (50, 70))
+    waits, overdue = (ingress.make_request(ref, deadline=deadline) for deadline in (soon, past))
+    for request in (waits, overdue):
+        await ingress.activations.submit(request, b"digest")
+    if begun:
+        await ingress.activations.begin(ingress.tenant, overdue.activation_id, "dead/1", timedelta(0))
+    async with running_invoker(make_settings(redis_url)) as invoker:
+        assert await invoker.overdue.sweep() == 1
+        assert await invoker.overdue.sweep() == 0
+    record = await ingress.ended(overdue.activation_id)
+    assert (status_of(record), record.error.reason) == ("TIMEOUT", "CS_RUNTIME_TIMEOUT")
+    left = await ingress.activations.get(ingress.tenant, waits.activation_id)
+    assert left is not None
+    assert status_of(left) == "QUEUED"
+
+
+async def test_an_overdue_activation_that_a_living_owner_runs_is_left_alone(ingress: Ingress, redis_url: str) -> None:
+    ref = await ingress.put_version("hello", HELLO)
+    request = ingress.make_request(ref, deadline=datetime.now(UTC) - timedelta(seconds=70))
+    await ingress.activations.submit(request, b"digest")
+    await ingress.activations.begin(ingress.tenant, request.activation_id, "alive/1", timedelta(seconds=60))
+    async with running_invoker(make_settings(redis_url)) as invoker:
+        assert await invoker.overdue.sweep() == 0
+
+
+async def test_a_sandbox_that_cannot_run_anything_is_no_crash_of_what_it_did_not_run(
+    ingress: Ingress, redis_url: str
+) -> None:
+    pool = CellPool(PoolSettings(cells_max=2, cells_per_tenant=2))
+    await pool.start()
+    run, refusals = pool.run, 0
+
+    async def refuse(*arguments: Any, **named: Any) -> Any:
+        nonlocal refusals
+        refusals += 1
+        if refusals <= 4:
+            raise SandboxError("no cell could be had")
+        return await run(*arguments, **named)
+
+    pool.run = refuse  # type: ignore[method-assign]
+    ref = await ingress.put_version("hello", HELLO)
+    try:
+        async with running_invoker(make_settings(redis_url), pool=pool):
+            record = await ingress.ended(await ingress.invoke(ref, {"name": "x"}))
+    finally:
+        await pool.close()
+    assert (status_of(record), record.attempt) == ("SUCCESS", 5)

@@ -21,6 +21,7 @@ from cs_core.ids import instance_id
 from cs_core.store.activations import ActivationStore
 from cs_core.store.bundles import BundleStore
 from cs_core.store.client import KvClient
+from cs_core.store.overdue import OverdueStore
 from cs_core.store.slots import SlotStore
 from cs_core.store.userkv import UserKvStore
 from cs_core.store.versions import VersionStore
@@ -77,6 +78,7 @@ async def running_invoker(
 
     backends = Backends(
         activations=ActivationStore(client, settings.store.partitions, clock, timedelta(days=7)),
+        overdue=OverdueStore(client),
         slots=SlotStore(client),
         queue=queue,
         channel=KvResultChannel(client),

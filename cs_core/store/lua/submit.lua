@@ -1,7 +1,8 @@
 -- Make an activation's record unless there is one, index it, and count it in. The record has a life from the first moment
--- on: one whose message was lost with its publisher goes like all others.
--- KEYS: record, index of the function, the tenant's open activations.  ARGV: activation id, accept time (ms), digest,
--- request bytes, index floor (ms), life of record and index (s), moment after which it no longer counts as open (ms).
+-- on. Its message may be lost with its publisher: what has not ended long after its deadline is found in the ends.
+-- KEYS: record, index of the function, the tenant's open activations, the partition's ends.  ARGV: activation id, accept time (ms), digest,
+-- request bytes, index floor (ms), life of record and index (s), moment after which it no longer counts as open (ms),
+-- its name among the ends.
 -- Answers {1} when made, else {0, digest}.
 local digest = redis.call('HGET', KEYS[1], 'digest')
 if digest then
@@ -16,4 +17,6 @@ redis.call('EXPIRE', KEYS[2], ARGV[6])
 redis.call('ZADD', KEYS[3], ARGV[7], ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', ARGV[2])
 redis.call('EXPIRE', KEYS[3], ARGV[6])
+redis.call('ZADD', KEYS[4], ARGV[7], ARGV[8])
+redis.call('EXPIRE', KEYS[4], ARGV[6])
 return {1}
