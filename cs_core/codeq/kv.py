@@ -5,6 +5,9 @@ set by expiry), delayed messages (a sorted set by due time), the receipt of each
 id begins with its lane. Each step is one script; leases are measured by the server's clock. Publishing rings a bell
 with the partition's number; a consumer that waits looks at that partition at once, and at all of them on a slow poll,
 which covers a lost bell, delayed messages and expired leases.
+
+A script writes a message to where it goes before it removes it from where it was: a server that is killed in the middle
+of a script, and that keeps half of it, has the message twice, which costs a delivery, and never not at all.
 """
 
 from __future__ import annotations

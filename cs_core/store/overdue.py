@@ -32,10 +32,7 @@ class OverdueStore:
         )
         names = [name.decode() for name in found]
         stored = await asyncio.gather(
-            *(
-                self._client.call("HGET", keys.activation(partition, *name.split("/", 1)), "request")
-                for name in names
-            )
+            *(self._client.call("HGET", keys.activation(partition, *name.split("/", 1)), "request") for name in names)
         )
         requests = []
         for name, request in zip(names, stored, strict=True):

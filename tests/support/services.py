@@ -55,7 +55,10 @@ class Services:
         for section, package in PACKAGES.items():
             log = (self.folder / f"{section}.log").open("wb")
             self._processes[section] = subprocess.Popen(
-                [sys.executable, "-m", package, "--config", str(self.settings)], stdout=log, stderr=log, env=service_environment()
+                [sys.executable, "-m", package, "--config", str(self.settings)],
+                stdout=log,
+                stderr=log,
+                env=service_environment(),
             )
             log.close()
             self.channels[section] = grpc.aio.insecure_channel(f"127.0.0.1:{self.ports[section]}")

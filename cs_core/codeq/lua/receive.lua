@@ -21,12 +21,21 @@ local function take(id)
   taken[#taken + 1] = body
 end
 
+local function draw(lane, count)
+  if count > 0 then
+    for _, id in ipairs(redis.call('LRANGE', lane, 0, count - 1)) do
+      take(id)
+    end
+    redis.call('LTRIM', lane, count, -1)
+  end
+end
+
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, limit)) do
   take(id)
 end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now, 'LIMIT', 0, 1000)) do
-  redis.call('ZREM', KEYS[5], id)
   redis.call('RPUSH', string.sub(id, 1, 1) == '2' and KEYS[3] or KEYS[2], id)
+  redis.call('ZREM', KEYS[5], id)
 end
 local left = limit - #taken / 3
 if left > 0 then
@@ -36,11 +45,7 @@ if left > 0 then
   local share = left == 1 and tonumber(ARGV[4]) or math.max(1, math.floor(left / 5))
   local from_second = math.min(sizes[2], math.max(share, left - sizes[1]))
   local from_first = math.min(sizes[1], left - from_second)
-  for _ = 1, from_first do
-    take(redis.call('LPOP', KEYS[2]))
-  end
-  for _ = 1, from_second do
-    take(redis.call('LPOP', KEYS[3]))
-  end
+  draw(KEYS[2], from_first)
+  draw(KEYS[3], from_second)
 end
 return taken
