@@ -6,13 +6,14 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 import pytest
 from codesous.gateway.v1.activation_pb2 import Activation
 from codesous.type.v1.capabilities_pb2 import Capabilities, KvCapability, KvOperation
 
+from cs_core.errors import UnavailableError
 from cs_core.store.client import KvClient
 from tests.support.audit import Auditor
 from tests.support.invocations import Ingress, status_of
@@ -30,6 +31,7 @@ export default async (event, ctx) => {
 };
 """
 
+UNCOUNTED = FIRST_RUN_WAITS.replace('await cs.kv.incr("runs:" + ctx.activation_id);', "")
 COUNTS = Capabilities(kv=KvCapability(prefixes=["runs:"], operations=[KvOperation.KV_OPERATION_INCR]))
 
 
@@ -150,3 +152,37 @@ async def test_a_run_of_three_leases_is_run_once_though_the_event_loop_is_held_u
 async def test_renewed_by_the_stalled_loop_itself_runs_are_doubled(server: RedisServer) -> None:
     async with two_invokers(server, 4, "stalls", "renew_on_the_loop") as two:
         assert await runs_through_a_stall(two, signal.SIGUSR1) < 4
+
+
+@long_test
+async def test_a_run_that_outlives_an_outage_longer_than_its_lease_is_run_once() -> None:
+    server = RedisServer(durable=True)
+    server.start()
+    try:
+        two = Two(server, 4, ())
+        async with two.first, two.second:
+            ref = await two.ingress.put_version("waits", UNCOUNTED, timeout=timedelta(seconds=60))
+            activations = [await two.ingress.invoke(ref, {"ms": int(LEASE * 3000)}) for _ in range(two.width)]
+
+            async def all_run() -> bool:
+                records = [await two.ingress.activations.get(two.ingress.tenant, name) for name in activations]
+                return all(record is not None and status_of(record) == "RUNNING" for record in records)
+
+            await wait_until(all_run)
+            await asyncio.to_thread(server.kill)
+            await asyncio.sleep(LEASE * 1.5)
+            await asyncio.to_thread(server.start)
+
+            async def answers() -> bool:
+                with suppress(UnavailableError):
+                    await two.client.ping()
+                    return True
+                return False
+
+            await wait_until(answers)
+            records = await two.ended(activations)
+        await two.ingress.queue.close()
+        await two.client.close()
+    finally:
+        server.close()
+    assert [(status_of(record), record.attempt) for record in records] == [("SUCCESS", 1)] * len(activations)

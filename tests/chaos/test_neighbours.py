@@ -29,7 +29,8 @@ from tests.support.waiting import wait_until
 
 STEADY = "t_steady0"
 SLEEPS = "export default async (event) => { await new Promise((end) => setTimeout(end, event.ms)); return 'ok'; };"
-CRASHES = f"// {unguarded.CRASH_MARK}\n{SLEEPS}"
+# It is at work when its cell dies, as code is that crashes its cell.
+CRASHES = f"// {unguarded.CRASH_MARK}\nexport default () => {{ for (;;); }};"
 DELIVERIES = 3
 RUN_MS = 200
 """Long beside what the platform adds, so that a machine that is busy with its own work does not decide."""
@@ -154,8 +155,11 @@ async def test_one_bundle_in_a_hundred_crashes_its_cell(server: RedisServer) -> 
     assert poison
     for name, record in records.items():
         assert record is not None
-        expected = ("ERROR", "CS_RUNTIME_CRASH", DELIVERIES) if name in poison else ("SUCCESS", "", 1)
-        assert (status_of(record), record.error.reason, record.attempt) == expected
+        if name in poison:
+            assert (status_of(record), record.error.reason, record.attempt) == ("ERROR", "CS_RUNTIME_CRASH", DELIVERIES)
+        else:
+            # One that waited in the same cell is run again, once and alone.
+            assert (status_of(record), record.attempt in (1, 2)) == ("SUCCESS", True)
     assert sorted(letter.envelope.invocation_request.activation_id for letter in letters) == sorted(poison)
     assert rounds.ratio <= scaled(short=5.0, full=1.5)
 

@@ -295,6 +295,15 @@ async def test_a_dead_letter_is_read_marked_and_removed_by_its_id(queue: Queue) 
     assert [letter.id for letter in await queue.list_dead_letters(TOPIC, limit=10)] == [second.id]
 
 
+async def test_a_message_that_is_given_up_twice_is_one_dead_letter(queue: Queue) -> None:
+    sent = message()
+    for _ in range(2):
+        await queue.publish(TOPIC, 1, sent)
+        assert await queue.dead_letter(await one(queue), "CS_RUNTIME_CRASH")
+    (letter,) = await queue.list_dead_letters(TOPIC, limit=10)
+    assert letter.envelope.message_id == sent.message_id
+
+
 @pytest.mark.parametrize("odd", ["", ".", "0.", "x.y", "-1.a", "99.a", "0.a\x00", "²\N{MIDDLE DOT}1", "9" * 30 + ".a"])
 async def test_an_odd_id_is_no_dead_letter(queue: Queue, odd: str) -> None:
     assert await queue.get_dead_letter(TOPIC, odd) is None

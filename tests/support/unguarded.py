@@ -101,7 +101,7 @@ def crashes() -> None:
 
     async def crashing(self: Any, job: Any, *others: Any) -> Any:
         if CRASH_MARK.encode() in job.bundle.files[job.bundle.entry]:
-            asyncio.get_running_loop().call_later(0.01, _kill, self.pid)
+            asyncio.get_running_loop().call_later(0.1, _kill, self.pid)
         return await run(self, job, *others)
 
     cell_process.CellProcess.run = crashing  # type: ignore[method-assign]
