@@ -142,6 +142,14 @@ class LimitSettings(Section):
     tenant_inflight: int = Field(
         20_000, gt=0, description="Activations of one tenant that were accepted and have not ended."
     )
+    tenant_rps: int = Field(1000, gt=0, description="Requests per second of one tenant, in the installation.")
+    tenant_waiting: int = Field(
+        256, gt=0, description="Callers of one tenant that wait for a result at once, in the installation."
+    )
+    gateway_waiting: int = Field(1024, gt=0, description="Callers that wait for a result at once in one gateway.")
+    queue_depth: int = Field(
+        50_000, gt=0, description="Messages that may wait in one partition of the queue before more are refused."
+    )
     memory_mb_default: int = Field(128, gt=0, description="Memory limit when none is set, in MiB.")
     memory_mb_min: int = Field(16, gt=0, description="Smallest memory limit, in MiB.")
     memory_mb_max: int = Field(4096, gt=0, description="Largest memory limit, in MiB.")

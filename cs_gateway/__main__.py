@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from codesous.control.v1 import (
     access_service_pb2,
@@ -31,13 +34,18 @@ from cs_core.rpc.process import run_process
 from cs_core.rpc.server import RpcServer, Service, stop_on_signals
 from cs_core.store.activations import ActivationStore
 from cs_core.store.client import KvClient
+from cs_core.store.members import MemberStore
 from cs_core.store.resolve import Resolver
 from cs_core.store.versions import VersionStore
 from cs_core.waiters import Waiters
 from cs_gateway.activations import Activations
 from cs_gateway.dead_letters import DeadLetters
+from cs_gateway.gate import Gate
 from cs_gateway.ingress import Ingress
 from cs_gateway.invocations import Invocations
+from cs_gateway.peers import Peers
+from cs_gateway.queue_depths import QueueDepths
+from cs_gateway.rate_limits import RateLimits
 from cs_gateway.servicers.activation import ActivationServicer
 from cs_gateway.servicers.invocation import InvocationServicer
 from cs_gateway.servicers.web import WebServicer
@@ -63,10 +71,11 @@ CONTROL_SERVICES = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the process is made of; `waiters` must be running while `services` are served."""
+    """What the process is made of; `waiters` and `loops` must be running while `services` are served."""
 
     services: list[Service]
     waiters: Waiters
+    loops: Sequence[Callable[[], Coroutine[Any, Any, None]]]
     dead_letters: DeadLetters
 
 
@@ -77,7 +86,16 @@ def assemble(settings: Settings, client: KvClient, queue: Queue, clock: Clock, i
     store = ActivationStore(client, settings.store.partitions, clock, timedelta(seconds=limits.activation_ttl))
     waiters = Waiters(store, channel, instance)
     ingress = Ingress(Resolver(client), store, queue, limits, clock, instance)
-    invocations = Invocations(ingress, waiters, store, timedelta(seconds=limits.correlation_slack))
+    peers = Peers(MemberStore(client, SERVICE), instance)
+    depths = QueueDepths(queue, settings.store.partitions, limits.queue_depth)
+    gate = Gate(
+        RateLimits(limits.tenant_rps, clock, peers.count),
+        depths,
+        tenant_waiting=limits.tenant_waiting,
+        waiting=limits.gateway_waiting,
+        gateways=peers.count,
+    )
+    invocations = Invocations(ingress, waiters, store, timedelta(seconds=limits.correlation_slack), gate)
     activations = Activations(store, waiters, Cancellation(store, channel, clock))
     services = [
         Service(
@@ -93,10 +111,12 @@ def assemble(settings: Settings, client: KvClient, queue: Queue, clock: Clock, i
         Service(
             "codesous.gateway.v1.WebService",
             add_WebServiceServicer_to_server,
-            WebServicer(Web(ingress, invocations, limits, clock)),
+            WebServicer(Web(invocations, limits, clock)),
         ),
     ]
-    return Parts(services, waiters, DeadLetters(queue, store, VersionStore(client), limits, clock))
+    return Parts(
+        services, waiters, (peers.run, depths.run), DeadLetters(queue, store, VersionStore(client), limits, clock)
+    )
 
 
 async def run(settings: Settings, instance: str, registry: CollectorRegistry) -> None:
@@ -127,8 +147,11 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
         also_reflected=CONTROL_SERVICES,
     )
     try:
-        async with parts.waiters.running():
+        async with parts.waiters.running(), asyncio.TaskGroup() as group:
+            loops = [group.create_task(loop()) for loop in parts.loops]
             await server.serve_until(stopping)
+            for running in loops:
+                running.cancel()
     finally:
         await queue.close()
         await client.close()

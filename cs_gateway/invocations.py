@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 
 import structlog
 from codesous.control.v1.version_pb2 import Version
 from codesous.gateway.v1.activation_pb2 import Activation
 from codesous.queue.v1.invocation_pb2 import InvocationResult
+from codesous.type.v1.principal_pb2 import Principal
 
 from cs_core.errors import CorrelationTimeoutError, UnavailableError
 from cs_core.store.activations import ActivationStore
 from cs_core.waiters import Waiters
-from cs_gateway.ingress import Ingress, Invocation, Prepared
+from cs_gateway.gate import Gate
+from cs_gateway.ingress import Ingress, Invocation, Prepared, Target
 
 _log = structlog.get_logger(__name__)
 
@@ -21,25 +24,48 @@ _log = structlog.get_logger(__name__)
 class Invocations:
     """Runs functions for callers."""
 
-    def __init__(self, ingress: Ingress, waiters: Waiters, activations: ActivationStore, slack: timedelta) -> None:
-        """`slack` is how much longer than the version's timeout a caller waits for the result."""
+    def __init__(
+        self,
+        ingress: Ingress,
+        waiters: Waiters,
+        activations: ActivationStore,
+        slack: timedelta,
+        gate: Gate | None = None,
+    ) -> None:
+        """`slack` is how much longer than the version's timeout a caller waits; without a gate, all are let in."""
         self._ingress = ingress
         self._waiters = waiters
         self._activations = activations
         self._slack = slack
+        self._gate = gate
 
     async def invoke(self, invocation: Invocation) -> Activation:
         """Run a function: the ended activation, or the accepted one of an asynchronous invocation.
 
         Raises:
             CorrelationTimeoutError: the wait ended before the result came.
+            LimitError: too much is asked for at once, per second, or with a full queue.
             CodeSousError: everything that Ingress raises.
         """
-        version = await self._ingress.admit(invocation.target, invocation.principal)
-        return await self.run(invocation, version)
+        with nullcontext() if invocation.asynchronous else self.seat(invocation.target.tenant):
+            version = await self.admit(invocation.target, invocation.principal)
+            return await self.run(invocation, version)
+
+    def seat(self, tenant: str) -> AbstractContextManager[None]:
+        """Hold the seat of a caller that waits. Entering raises LimitError when there is none."""
+        return nullcontext() if self._gate is None else self._gate.seat(tenant)
+
+    async def admit(self, target: Target, principal: Principal) -> Version:
+        """Let a request in: past the gate, to a version that its principal may invoke. Raises what `invoke` does."""
+        if self._gate is not None:
+            self._gate.enter(target.tenant)
+        version = await self._ingress.admit(target, principal)
+        if self._gate is not None:
+            self._gate.pass_on(version)
+        return version
 
     async def run(self, invocation: Invocation, version: Version) -> Activation:
-        """Do as `invoke` does, for a version that was admitted before."""
+        """Do as `invoke` does, for a version that was admitted before, in the seat that the caller holds."""
         prepared = self._ingress.prepare(invocation, version)
         if not invocation.asynchronous:
             return await self._submit_and_wait(prepared)

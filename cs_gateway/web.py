@@ -14,15 +14,14 @@ from cs_core.config import LimitSettings
 from cs_core.errors import RuntimeFailure
 from cs_gateway.http_event import read_request, to_event
 from cs_gateway.http_response import WebResponse, to_web
-from cs_gateway.ingress import Ingress, Invocation, Target
+from cs_gateway.ingress import Invocation, Target
 from cs_gateway.invocations import Invocations
 
 
 class Web:
     """Serves functions as if they were web servers."""
 
-    def __init__(self, ingress: Ingress, invocations: Invocations, limits: LimitSettings, clock: Clock) -> None:
-        self._ingress = ingress
+    def __init__(self, invocations: Invocations, limits: LimitSettings, clock: Clock) -> None:
         self._invocations = invocations
         self._limits = limits
         self._clock = clock
@@ -44,20 +43,21 @@ class Web:
             CodeSousError: everything that Invocations raises.
         """
         target = Target(request.tenant, request.namespace, request.function, request.ref)
-        version = await self._ingress.admit(target, principal)
-        web = read_request(request, metadata, self._limits)
-        activation = await self._invocations.run(
-            Invocation(
-                target=target,
-                principal=principal,
-                request_id=request_id,
-                trigger=Trigger(http=HttpTrigger(method=web.method, path=web.path)),
-                event=to_event(web, principal, request_id, self._clock.now()),
-                idempotency_key=idempotency_key,
-                digest=web.digest(),
-            ),
-            version,
-        )
+        with self._invocations.seat(target.tenant):
+            version = await self._invocations.admit(target, principal)
+            web = read_request(request, metadata, self._limits)
+            activation = await self._invocations.run(
+                Invocation(
+                    target=target,
+                    principal=principal,
+                    request_id=request_id,
+                    trigger=Trigger(http=HttpTrigger(method=web.method, path=web.path)),
+                    event=to_event(web, principal, request_id, self._clock.now()),
+                    idempotency_key=idempotency_key,
+                    digest=web.digest(),
+                ),
+                version,
+            )
         on_activation(activation.activation_id)
         if activation.status != ActivationStatus.ACTIVATION_STATUS_SUCCESS:
             raise RuntimeFailure(activation.error, activation.activation_id)

@@ -32,11 +32,16 @@ from cs_core.errors import AuthorizationError, ConflictError, CorrelationTimeout
 from cs_core.store import keys
 from cs_core.store.activations import ActivationStore
 from cs_core.store.client import KvClient
+from cs_core.store.members import MemberStore
 from cs_core.store.resolve import Resolver
 from cs_core.waiters import Waiters
 from cs_gateway.activations import Activations
+from cs_gateway.gate import Gate
 from cs_gateway.ingress import Ingress, Invocation, Target
 from cs_gateway.invocations import Invocations
+from cs_gateway.peers import Peers
+from cs_gateway.queue_depths import QueueDepths
+from cs_gateway.rate_limits import RateLimits
 from tests.support.waiting import wait_until
 
 TENANT, SPACE, NAME = "t_alpha0", "default", "hello"
@@ -48,7 +53,9 @@ SLACK = timedelta(milliseconds=250)
 class Gateway:
     """The core of a gateway, and a hand that plays the invoker."""
 
-    def __init__(self, client: KvClient, *, recheck: float = 0.1, limits: LimitSettings | None = None) -> None:
+    def __init__(
+        self, client: KvClient, *, recheck: float = 0.1, limits: LimitSettings | None = None, gate: Gate | None = None
+    ) -> None:
         self.client = client
         clock = SystemClock()
         self.queue = KvQueue(client, PARTITIONS, timedelta(seconds=5), timedelta(milliseconds=50))
@@ -63,7 +70,7 @@ class Gateway:
             clock,
             "gateway-1",
         )
-        self.invocations = Invocations(ingress, self.waiters, self.store, SLACK)
+        self.invocations = Invocations(ingress, self.waiters, self.store, SLACK, gate)
         self.activations = Activations(self.store, self.waiters, Cancellation(self.store, self.channel, clock))
 
     async def deploy(self, timeout: float = 5.0, roles: tuple[str, ...] = ("admin",)) -> None:
@@ -287,3 +294,62 @@ async def test_a_tenant_with_as_much_in_flight_as_it_may_is_refused_until_someth
     _, request = await gateway.receive()
     await gateway.run(request)
     await gateway.invoke(asynchronous=True)
+
+
+async def test_what_the_gate_refuses_reaches_neither_record_nor_queue(kv: KvClient) -> None:
+    def gate(*, rps: int = 1000, seats: int = 256, depth: int = 50_000) -> tuple[Gate, QueueDepths]:
+        depths = QueueDepths(
+            KvQueue(kv, PARTITIONS, timedelta(seconds=5), timedelta(milliseconds=50)), PARTITIONS, depth
+        )
+        rates = RateLimits(rps, SystemClock(), lambda: 1)
+        return Gate(rates, depths, tenant_waiting=seats, waiting=seats, gateways=lambda: 1), depths
+
+    async def refuses(gateway: Gateway, reason: str, *, asynchronous: bool) -> None:
+        before = (await gateway.queue.depth(INVOKE)).total, await gateway.store.count_open(TENANT)
+        with pytest.raises(LimitError) as refused:
+            await gateway.invoke(asynchronous=asynchronous)
+        assert refused.value.reason == reason
+        assert before == ((await gateway.queue.depth(INVOKE)).total, await gateway.store.count_open(TENANT))
+
+    slow = Gateway(kv, gate=gate(rps=1)[0])
+    await slow.deploy()
+    await slow.invoke(asynchronous=True)
+    await refuses(slow, "CS_RATE_LIMITED", asynchronous=True)
+
+    full_gate, depths = gate(depth=1)
+    full = Gateway(kv, gate=full_gate)
+    while len((await full.queue.depth(INVOKE)).partitions) < len(keys.tenant_partitions(TENANT, PARTITIONS)):
+        await full.invoke(asynchronous=True)
+    await depths.read()
+    await refuses(full, "CS_QUEUE_FULL", asynchronous=True)
+
+    seats, _ = gate(seats=1)
+    narrow = Gateway(kv, gate=seats)
+    waiting = asyncio.create_task(narrow.invoke())
+
+    async def seated() -> bool:
+        return seats.seated == 1 and narrow.waiters.count == 1
+
+    await wait_until(seated)
+    await refuses(narrow, "CS_TENANT_INFLIGHT_LIMIT", asynchronous=False)
+    # A caller that does not wait needs no seat, and one that went away gives its own back.
+    await narrow.invoke(asynchronous=True)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert seats.seated == 0
+
+
+async def test_gateways_count_each_other_while_they_live(kv: KvClient) -> None:
+    members = MemberStore(kv, "cs-http-gateway")
+    first, second = Peers(members, "gateway-1"), Peers(members, "gateway-2")
+    await first.beat()
+    await second.beat()
+    assert (first.count(), second.count()) == (1, 2)
+    await first.beat()
+    assert first.count() == 2
+    running = asyncio.create_task(second.run())
+    await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await first.beat()
+    assert first.count() == 1
