@@ -15,6 +15,8 @@ from cs_cli import failure
 from cs_cli.failure import SERVER, CommandError
 
 ADDRESS_VARIABLE: Final = "CODE_SOUS_ADMIN"
+CERTIFICATES_VARIABLE: Final = "CODE_SOUS_ADMIN_CERTS"
+"""Folder of `ca.pem`, `client.pem` and `client.key.pem`, for processes that speak mutual TLS."""
 GATEWAY: Final = "cs-http-gateway"
 DEADLINE: Final = 15.0
 """Seconds for an ordinary call."""
@@ -27,8 +29,7 @@ class Admin:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        options = (("grpc.enable_http_proxy", 0),)
-        self._channel = grpc.insecure_channel(address, options)
+        self._channel = _channel(address)
         # The generated stub is untyped in its constructor's channel.
         self.service: Any = admin_service_pb2_grpc.AdminServiceStub(self._channel)
 
@@ -44,6 +45,20 @@ class Admin:
             return method(request, timeout=deadline)
         except grpc.RpcError as error:
             raise failure.of_rpc(error, self._address) from error
+
+
+def _channel(address: str) -> grpc.Channel:
+    options = (("grpc.enable_http_proxy", 0),)
+    given = os.environ.get(CERTIFICATES_VARIABLE, "")
+    if not given:
+        return grpc.insecure_channel(address, options)
+    try:
+        authority, key, certificate = (
+            (Path(given) / name).read_bytes() for name in ("ca.pem", "client.key.pem", "client.pem")
+        )
+    except OSError as error:
+        raise CommandError("CS_CLI_CERTIFICATES", f"{CERTIFICATES_VARIABLE}: {error}") from error
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(authority, key, certificate), options)
 
 
 def address_of(process: str, given: str, data_dir: Path | None) -> str:

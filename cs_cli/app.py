@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cs_cli.commands import audit, auth, cadence, config, dlq, http, stack, version
+from cs_cli.commands import audit, auth, cadence, certs, config, dlq, http, stack, version
 from cs_cli.commands.fn import app as fn
 from cs_cli.commands.schedule import app as schedule
 
@@ -24,4 +24,5 @@ app.add_typer(cadence.app, name="cadence")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(audit.app, name="audit")
 app.add_typer(auth.app, name="auth")
+app.add_typer(certs.app, name="certs")
 app.add_typer(config.app, name="config")

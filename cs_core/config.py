@@ -169,10 +169,19 @@ class RpcSettings(Section):
     """Every gRPC server and channel."""
 
     host: str = Field("127.0.0.1", description="Address that services listen on.")
+    tls_certificate: str = Field("", description="File of the services' certificate (PEM). Empty: no TLS.")
+    tls_key: str = Field("", description="File of its private key (PEM).")
+    tls_client_ca: str = Field("", description="File of the authority (PEM) whose clients are let in, and no others.")
     max_message_bytes: int = Field(32 * MIB, gt=0, description="Largest message, in bytes.")
     max_metadata_bytes: int = Field(96 * KIB, gt=0, description="Largest metadata, in bytes.")
     drain_grace: float = Field(10.0, ge=0, description="Wait for calls in flight when stopping, in seconds.")
     readiness_interval: float = Field(0.5, gt=0, description="Time between two readiness probes, in seconds.")
+
+    @model_validator(mode="after")
+    def _tls_is_mutual(self) -> RpcSettings:
+        if len({bool(path) for path in (self.tls_certificate, self.tls_key, self.tls_client_ca)}) > 1:
+            raise ValueError("tls_certificate, tls_key and tls_client_ca are set together or not at all")
+        return self
 
 
 class ProcessSettings(Section):

@@ -37,6 +37,15 @@ _NOT_SENT_TEXT: Final = "the service behind the public port does not answer"
 
 
 @dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """A certificate, its key, and the authority that the other side must be of (public clients show nothing)."""
+
+    certificate: Path
+    key: Path
+    authority: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeSettings:
     """What differs from one installation to the next."""
 
@@ -49,6 +58,10 @@ class EdgeSettings:
     descriptors: Path
     filter: Path | None = None
     """Where the proxy finds filter.lua; by default beside the template."""
+    public_tls: TlsFiles | None = None
+    """What the public port shows; without it, it speaks plain text."""
+    service_tls: TlsFiles | None = None
+    """What the proxy shows to the services, and whom it takes for them; without it, it speaks plain text to them."""
     max_body_bytes: int = 17 * MIB // 2
     """An event or a body of 6 MiB in base64, and the JSON around it."""
     max_draft_bytes: int = 24 * MIB
@@ -86,6 +99,8 @@ def render(settings: EdgeSettings) -> str:
         CONTROL_PORT=settings.control[1],
         GATEWAY_HOST=_quoted(settings.gateway[0]),
         GATEWAY_PORT=settings.gateway[1],
+        PUBLIC_TLS=_tls("DownstreamTlsContext", settings.public_tls, ("h2", "http/1.1")),
+        SERVICE_TLS=_tls("UpstreamTlsContext", settings.service_tls, ("h2",)),
         DESCRIPTORS=_quoted(settings.descriptors),
         FILTER=_quoted(settings.filter or folder / "filter.lua"),
         MAX_BODY_BYTES=settings.max_body_bytes,
@@ -106,6 +121,28 @@ def render(settings: EdgeSettings) -> str:
 def _quoted(value: Path | str) -> str:
     # JSON's strings are YAML's: whatever a path holds, it stays one value.
     return json.dumps(str(value), ensure_ascii=False)
+
+
+def _tls(kind: str, files: TlsFiles | None, protocols: Sequence[str]) -> str:
+    """The transport socket as JSON; null is plain text."""
+    if files is None:
+        return "null"
+    context: dict[str, Any] = {
+        "alpn_protocols": list(protocols),
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+        "tls_certificates": [
+            {"certificate_chain": {"filename": str(files.certificate)}, "private_key": {"filename": str(files.key)}}
+        ],
+    }
+    if files.authority is not None:
+        context["validation_context"] = {"trusted_ca": {"filename": str(files.authority)}}
+    name = f"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{kind}"
+    return json.dumps(
+        {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {"@type": name, "common_tls_context": context},
+        }
+    )
 
 
 def _contracts(descriptors: Path) -> tuple[list[str], list[str]]:

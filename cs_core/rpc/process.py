@@ -14,6 +14,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from cs_core import ids
 from cs_core.config import ProcessSettings, Settings, SettingsError, load_settings
+from cs_core.rpc.tls import server_credentials
 from cs_core.telemetry.logs import configure_logs
 from cs_core.telemetry.metrics import metrics_page
 
@@ -33,6 +34,8 @@ def run_process(service: str, section: Callable[[Settings], ProcessSettings], ru
     options = parser.parse_args()
     try:
         settings = load_settings(options.config)
+        # A file that cannot be read is told here, in one line, and not by whatever meets it first.
+        server_credentials(settings.rpc)
     except SettingsError as error:
         sys.stderr.write(f"{service}: {error}\n")
         return 1

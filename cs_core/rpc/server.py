@@ -28,6 +28,7 @@ from cs_core.rpc.interceptors.access_log import AccessLog
 from cs_core.rpc.interceptors.metrics import ApiMetrics
 from cs_core.rpc.interceptors.request_id import RequestId
 from cs_core.rpc.readiness import Probe, Readiness
+from cs_core.rpc.tls import server_credentials
 
 CHANNELZ = "grpc.channelz.v1.Channelz"
 _log = structlog.get_logger(__name__)
@@ -113,12 +114,17 @@ class RpcServer:
 
         Raises:
             RuntimeError: the port is taken.
+            SettingsError: a file of TLS cannot be read.
         """
-        self.port = self._server.add_insecure_port(self._address)
+        credentials = server_credentials(self._settings)
+        if credentials is None:
+            self.port = self._server.add_insecure_port(self._address)
+        else:
+            self.port = self._server.add_secure_port(self._address, credentials)
         await self.readiness.probe()
         await self._server.start()
         self.listening = True
-        _log.info("listening", address=self._address, port=self.port)
+        _log.info("listening", address=self._address, port=self.port, tls=credentials is not None)
 
     async def stop(self) -> None:
         """Turn NOT_SERVING, refuse new calls, and give those in flight the grace to end."""

@@ -150,6 +150,7 @@ class Edge:
             for module in modules:
                 self.recorders[area].add(module.DESCRIPTOR)
         self.port = 0
+        self.service_credentials: grpc.ServerCredentials | None = None
         self.admin = folder / "admin.sock"
         self.access_log = folder / "access.log"
 
@@ -182,7 +183,10 @@ class Edge:
         await checks.set("", health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(checks, server)
         reflection.enable_server_reflection(["codesous.gateway.v1.InvocationService"], server)
-        server.add_insecure_port(f"{HOST}:{self.ports[area]}")
+        if self.service_credentials is None:
+            server.add_insecure_port(f"{HOST}:{self.ports[area]}")
+        else:
+            server.add_secure_port(f"{HOST}:{self.ports[area]}", self.service_credentials)
         await server.start()
         self._servers[area] = server
 
@@ -277,11 +281,12 @@ class Edge:
 
 
 @asynccontextmanager
-async def running_edge(**limits: Any) -> AsyncIterator[Edge]:
+async def running_edge(service_credentials: grpc.ServerCredentials | None = None, **limits: Any) -> AsyncIterator[Edge]:
     """An edge of the test's own; `limits` are fields of EdgeSettings."""
     # A socket's path has 108 bytes at most, so not below pytest's deep folders.
     with tempfile.TemporaryDirectory(prefix="cs-edge-") as folder:
         edge = Edge(Path(folder), limits)
+        edge.service_credentials = service_credentials
         try:
             await edge.start()
             yield edge
