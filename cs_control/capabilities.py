@@ -39,6 +39,9 @@ def check_capabilities(capabilities: Capabilities, field: str, violations: Viola
     if capabilities.HasField("codeq"):
         rule = "must be a topic, or a prefix followed by *"
         _check_pattern(capabilities.codeq.publish_topics, f"{field}.codeq.publish_topics", _TOPIC, rule, violations)
+        for index, topic in enumerate(capabilities.codeq.publish_topics[:MAX_ENTRIES]):
+            if topic == "cs" or topic.startswith("cs."):
+                violations.add(f"{field}.codeq.publish_topics[{index}]", "is a topic of the platform itself")
     if capabilities.HasField("http"):
         rule = "must be a host name in lower case, or *. and a domain"
         _check_pattern(capabilities.http.allow_hosts, f"{field}.http.allow_hosts", _HOST, rule, violations)

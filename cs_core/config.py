@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -155,6 +156,15 @@ class LimitSettings(Section):
     memory_mb_max: int = Field(4096, gt=0, description="Largest memory limit, in MiB.")
     max_concurrency: int = Field(100, gt=0, description="Largest concurrency of a version, and its default.")
     kv_value_bytes: int = Field(256 * KIB, gt=0, description="Value in the tenant's key-value store, in bytes.")
+    kv_tenant_keys: int = Field(100_000, gt=0, description="Keys in the key-value store of one tenant.")
+    kv_tenant_bytes: int = Field(64 * MIB, gt=0, description="Keys and values of one tenant together, in bytes.")
+    message_bytes: int = Field(
+        256 * KIB, gt=0, le=512 * KIB, description="Payload of a message that a function publishes, in bytes."
+    )
+    topic_messages: int = Field(
+        100_000, gt=0, description="Messages on one topic of a tenant; the limit may be passed a little."
+    )
+    heartbeat_bytes: int = Field(64 * KIB, gt=0, description="Details of a heartbeat, in bytes.")
     async_age: float = Field(21_600.0, gt=0, description="Longest stay of an async request in the queue, in seconds.")
     wait_default: float = Field(30.0, gt=0, description="Wait for an activation when the caller sets none, in seconds.")
     wait_max: float = Field(60.0, gt=0, description="Longest wait for an activation, in seconds.")
@@ -249,6 +259,42 @@ class SandboxSettings(Section):
     require_jail: bool = Field(True, description="Refuse to run code when a mandatory layer of the jail is missing.")
 
 
+class EgressSettings(Section):
+    """The way out: the fetches of functions."""
+
+    allow_networks: list[str] = Field(
+        default_factory=list,
+        description="Networks that fetches may reach although they are not public, for example `127.0.0.1/32`. "
+        "Dangerous: it opens them to every tenant whose version names a host there. For development only.",
+    )
+    block_networks: list[str] = Field(
+        default_factory=list, description="Public networks that no fetch may reach: the operator's own."
+    )
+    tenant_fetches: int = Field(256, ge=1, description="Fetches of one tenant in flight in one invoker.")
+    response_bytes: int = Field(
+        4 * MIB, gt=0, le=8 * MIB, description="Body of an answer, before and after decompression, in bytes."
+    )
+    ca_file: str = Field("", description="Certificates (PEM) that are trusted beside the usual ones.")
+
+    @field_validator("allow_networks", "block_networks")
+    @classmethod
+    def _check_networks(cls, networks: list[str]) -> list[str]:
+        for network in networks:
+            ip_network(network)
+        return networks
+
+
+class SecretSettings(Section):
+    """Where the secrets of functions come from."""
+
+    provider: Literal["none", "file"] = Field("none", description="Source: none, or file.")
+    path: str = Field(
+        "",
+        description="For `file`: a folder of `<tenant>/<name>` and `<tenant>/<namespace>/<name>`, or one file of TOML "
+        "or JSON.",
+    )
+
+
 class LogSettings(Section):
     """Logs of the services."""
 
@@ -288,6 +334,8 @@ class Settings(Section):
     limits: LimitSettings = Field(default_factory=LimitSettings)
     rpc: RpcSettings = Field(default_factory=RpcSettings)
     sandbox: SandboxSettings = Field(default_factory=SandboxSettings)
+    egress: EgressSettings = Field(default_factory=EgressSettings)
+    secrets: SecretSettings = Field(default_factory=SecretSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     audit: AuditSettings = Field(default_factory=AuditSettings)
     control: ProcessSettings = Field(default_factory=ProcessSettings)

@@ -96,6 +96,13 @@ class LimitError(CodeSousError):
         super().__init__(reason, message, retry_after=retry_after)
 
 
+class QuotaError(CodeSousError):
+    """A tenant has used up what it may keep: `CS_RUNTIME_QUOTA_EXCEEDED`. Only removing something helps."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("CS_RUNTIME_QUOTA_EXCEEDED", message)
+
+
 class UnavailableError(CodeSousError):
     """Something that the call needs does not answer: `CS_*_UNAVAILABLE`. Trying again later can help."""
 

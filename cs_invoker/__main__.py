@@ -22,15 +22,17 @@ from cs_core.store.bundles import BundleStore
 from cs_core.store.client import KvClient
 from cs_core.store.overdue import OverdueStore
 from cs_core.store.slots import SlotStore
-from cs_core.store.userkv import UserKvStore
+from cs_core.store.userkv import KvQuota, UserKvStore
 from cs_core.store.versions import VersionStore
 from cs_invoker.assembly import Backends, assemble
 from cs_invoker.bundle_cache import BundleCache
 from cs_invoker.cells import list_cells
 from cs_invoker.code import StoredCode
+from cs_invoker.host_secrets import open_secrets
 from cs_invoker.metrics import Metrics
 from cs_invoker.renewal import Lessors
 from cs_sandbox import CellPool, PoolSettings
+from cs_sandbox.host.fetch import open_fetcher
 
 SERVICE = "cs-invoker-pool"
 
@@ -46,6 +48,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
 
     client = KvClient(settings.store.url, settings.store.timeout)
     queue = open_queue(settings, client)
+    fetcher = open_fetcher(**settings.egress.model_dump())
     metrics = Metrics(registry)
     pool = CellPool(
         PoolSettings(
@@ -83,7 +86,9 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
             channel=KvResultChannel(client),
             code=StoredCode(VersionStore(client), BundleStore(client), cache, limits),
             cells=pool,
-            user_kv=UserKvStore(client, limits.kv_value_bytes),
+            user_kv=UserKvStore(client, limits.kv_value_bytes, KvQuota(limits.kv_tenant_keys, limits.kv_tenant_bytes)),
+            fetcher=fetcher,
+            secrets=open_secrets(settings.secrets),
             metrics=metrics,
             clock=clock,
             open_lessors=open_lessors,
@@ -120,6 +125,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
             invoker.stop()
     finally:
         await pool.close()
+        await fetcher.close()
         await queue.close()
         await client.close()
 

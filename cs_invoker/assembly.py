@@ -6,9 +6,6 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 
-from codesous.queue.v1.invocation_pb2 import InvocationRequest
-from codesous.type.v1.capabilities_pb2 import Capabilities
-
 from cs_core.clock import Clock
 from cs_core.codeq import Queue, ResultChannel
 from cs_core.codeq.contract import INVOKE
@@ -17,16 +14,17 @@ from cs_core.store.activations import ActivationStore
 from cs_core.store.overdue import OverdueStore
 from cs_core.store.slots import SlotStore
 from cs_core.store.userkv import UserKvStore
-from cs_sandbox.job import HostCalls
+from cs_sandbox.host.fetch import Fetcher
 
 from .cancellations import Cancellations
 from .conclusion import Conclusion
 from .consumer import Consumer, Intake
 from .execution import Execution, Parts, Policy
 from .gaps import AtGap, pass_gap
-from .host_calls import CapabilityHostCalls
+from .host_calls import HostApi
+from .host_publish import TopicLimit
+from .host_secrets import Secrets
 from .inflight import Inflight
-from .kv_provider import StoredKv
 from .lease import Leases, Lengths
 from .metrics import Metrics
 from .overdue import Overdue
@@ -53,6 +51,8 @@ class Backends:
     code: Code
     cells: Cells
     user_kv: UserKvStore
+    fetcher: Fetcher
+    secrets: Secrets
     metrics: Metrics
     clock: Clock
     open_lessors: OpenLessors
@@ -126,16 +126,21 @@ def assemble(settings: Settings, backends: Backends, instance: str, *, at_gap: A
 
 def _runner(settings: Settings, backends: Backends) -> Runner:
     limits = settings.limits
-
-    def host_calls(request: InvocationRequest, capabilities: Capabilities) -> HostCalls:
-        kv = StoredKv(backends.user_kv, request.function.tenant)
-        cadence = request.trigger.WhichOneof("kind") == "cadence"
-        return CapabilityHostCalls(capabilities, kv, cadence=cadence)
-
+    api = HostApi(
+        user_kv=backends.user_kv,
+        queue=backends.queue,
+        channel=backends.channel,
+        fetcher=backends.fetcher,
+        secrets=backends.secrets,
+        topics=TopicLimit(backends.queue, limits.topic_messages, backends.clock),
+        clock=backends.clock,
+        limits=limits,
+        partitions=settings.store.partitions,
+    )
     return Runner(
         code=backends.code,
         cells=backends.cells,
-        host_calls=host_calls,
+        open_host=api.open,
         clock=backends.clock,
         sizes=Sizes(limits.result_bytes, limits.error_bytes, limits.stack_bytes, limits.log_bytes),
         on_cold_start=backends.metrics.count_cold_start,

@@ -13,7 +13,10 @@ from codesous.type.v1.activation_status_pb2 import ACTIVATION_STATUS_ERROR, ACTI
 
 from .job import deadline_of
 
-RETRYABLE = frozenset({"CS_RUNTIME_EXCEPTION", "CS_RUNTIME_TIMEOUT", "CS_RUNTIME_MEMORY_LIMIT"})
+RETRYABLE = frozenset(
+    {"CS_RUNTIME_EXCEPTION", "CS_RUNTIME_TIMEOUT", "CS_RUNTIME_MEMORY_LIMIT", "CS_RUNTIME_FETCH_FAILED"}
+    | {"CS_STORE_UNAVAILABLE", "CS_CODEQ_UNAVAILABLE", "CS_SECRETS_UNAVAILABLE", "CS_RATE_LIMITED", "CS_QUEUE_FULL"}
+)
 """Reasons that are retried when the policy names none: running again may help. A crash has its own limit."""
 _FIRST, _LONGEST, _FACTOR = timedelta(seconds=1), timedelta(seconds=60), 2.0
 

@@ -26,6 +26,7 @@ from cs_sandbox.job import Bundle, HostCalls, Job, Outcome, SandboxError
 
 from . import results
 from .code import CodeMissingError
+from .host_calls import ActivationHost
 from .job import deadline_of, expired, make_job
 
 _log = structlog.get_logger(__name__)
@@ -52,7 +53,7 @@ class Code(Protocol):
 
 
 OnLog = Callable[[LogEntry], None]
-MakeHostCalls = Callable[[InvocationRequest, Capabilities], HostCalls]
+OpenHost = Callable[[InvocationRequest, Capabilities], ActivationHost]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Runner:
 
     code: Code
     cells: Cells
-    host_calls: MakeHostCalls
+    open_host: OpenHost
     clock: Clock
     sizes: results.Sizes
     on_cold_start: Callable[[], None]
@@ -112,13 +113,16 @@ class Runner:
         if expired(request, now):
             return self._failure(request, results.REASON_TIMEOUT, "the deadline passed before the run began", attempt)
         job = make_job(request, version, bundle, attempt=attempt, now=now, sizes=self.sizes, alone=begun.was_cut_short)
-        host = self.host_calls(request, version.config.capabilities)
+        host = self.open_host(request, version.config.capabilities)
         deadline = deadline_of(request)
         left = None if deadline is None else (deadline - now).total_seconds()
-        run = asyncio.ensure_future(self.cells.run(job, host, on_log))
+        run = asyncio.ensure_future(self.cells.run(job, host, lambda line: on_log(host.redactor.log(line))))
         # The wait for a free cell does not count against the function's time, but it does against the deadline.
-        if await _ends_first(run, cancel, left):
-            return self._of_outcome(request, run.result(), attempt)
+        try:
+            if await _ends_first(run, cancel, left):
+                return self._of_outcome(request, host.redactor.outcome(run.result()), attempt)
+        finally:
+            await host.close()
         if cancel.is_set():
             reason, message = results.REASON_CANCELLED, "the activation was cancelled"
         else:

@@ -159,7 +159,7 @@ class Context:
             **{name: of_run(name) for name in _RUN_FUNCTIONS},
             "random": lambda count: os.urandom(min(int(count), RANDOM_MAX)).hex(),
             "digest": digest,
-            "lazy": lambda: self.engine.run_bytecode(guest_code().web),
+            "lazy": lambda name: self.engine.run_bytecode(getattr(guest_code(), name)),
         }
 
     def start(self, run: frames_pb2.Run) -> None:

@@ -18,6 +18,7 @@ class GuestCode:
 
     prelude: bytes
     web: bytes
+    fetch: bytes
 
 
 @cache
@@ -25,7 +26,7 @@ def guest_code() -> GuestCode:
     """Compile the guest's scripts. The zygote calls this before it forks the first cell."""
     engine = Engine()
     try:
-        return GuestCode(prelude=_compile(engine, "prelude"), web=_compile(engine, "web"))
+        return GuestCode(*(_compile(engine, name) for name in ("prelude", "web", "fetch")))
     finally:
         engine.close()
 

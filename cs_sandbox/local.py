@@ -1,119 +1,102 @@
-"""Host calls held in memory, for `cs fn test` and for trying a function without a server. The limits are the same.
+"""The host API without a server, for `cs fn test`: the same calls, checks and limits, over providers held in memory.
 
-What the host calls take and give, here and in production:
-
-- `kv.get(key)` gives the value or null; `kv.set(key, value, {ttl})` with `ttl` in seconds or absent gives null;
-  `kv.del(key)` gives whether the key was there; `kv.incr(key, by)` gives the new integer, beginning at 0;
-  `kv.list(prefix, {limit})` gives the keys in order, 100 unless told, 1,000 at most.
-- the other areas belong to the mesh: they fail with CS_UNIMPLEMENTED.
+Keys, messages and heartbeats stay in this process; a fetch really fetches, under the rules of the way out.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final
 
-from cs_sandbox.job import KIB, HostCallError
+from codesous.type.v1.capabilities_pb2 import Capabilities, KvCapability, KvOperation, QueueCapability
 
-KEY_MAX: Final = 512
-VALUE_MAX: Final = 256 * KIB
-LIST_DEFAULT: Final = 100
-LIST_MAX: Final = 1000
-KEYS_MAX: Final = 10_000
-_SAFE_INTEGER: Final = 2**53 - 1
+from cs_sandbox.host.calls import CheckedCalls, Provider
+from cs_sandbox.host.capability import Grants
+from cs_sandbox.host.catalogue import Area
+from cs_sandbox.host.fetch import Fetcher
+from cs_sandbox.host.heartbeat import HeartbeatCalls
+from cs_sandbox.host.http import HttpCalls
+from cs_sandbox.host.kv import KvCalls
+from cs_sandbox.host.memory_kv import MemoryKeyValues
+from cs_sandbox.host.publish import Message, QueueCalls
+from cs_sandbox.host.redaction import Redactor
+from cs_sandbox.host.secret import SecretCalls
+from cs_sandbox.job import KIB, MIB
+
+OWN_DATA: Final = Capabilities(
+    kv=KvCapability(prefixes=[""], operations=[op for op in KvOperation.values() if op]),
+    codeq=QueueCapability(publish_topics=["*"]),
+)
+"""All that stays in this process."""
 
 
-def _refuse(message: str) -> HostCallError:
-    return HostCallError("CS_VALIDATION_FIELD", message)
+@dataclass(frozen=True, slots=True)
+class HostLimits:
+    """The limits of the host API; the defaults are the mesh's."""
+
+    kv_value_bytes: int = 256 * KIB
+    kv_tenant_keys: int = 100_000
+    kv_tenant_bytes: int = 64 * MIB
+    message_bytes: int = 256 * KIB
+    heartbeat_bytes: int = 64 * KIB
 
 
 class LocalHostCalls:
-    """A key-value store in this process. Nothing is denied, because there is nothing to protect.
+    """Implements the sandbox's HostCalls.
 
     Args:
+        capabilities: what is granted; default: all that stays in this process.
+        secrets: values by name.
+        fetcher: performs fetches, for the tenant `tenant`. None: there is no way out.
         now: seconds of a monotonic clock, for expiry.
+
+    Attributes:
+        published: the messages that were published.
+        redactor: knows the secrets that were read.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._items: dict[str, tuple[str, float]] = {}
-        self._methods: Mapping[str, Callable[[list[Any]], Any]] = {
-            "kv.get": self._get,
-            "kv.set": self._set,
-            "kv.del": self._delete,
-            "kv.incr": self._incr,
-            "kv.list": self._list,
+    def __init__(
+        self,
+        capabilities: Capabilities = OWN_DATA,
+        *,
+        secrets: Mapping[str, str] | None = None,
+        fetcher: Fetcher | None = None,
+        tenant: str = "t_local0",
+        limits: HostLimits | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        limits = limits or HostLimits()
+        self.published: list[Message] = []
+        self.redactor = Redactor()
+        self._secrets = dict(secrets or {})
+        self._numbers = count(1)
+        grants = Grants(capabilities)
+        values = MemoryKeyValues(now, limits.kv_tenant_keys, limits.kv_tenant_bytes)
+        providers: dict[Area, Provider] = {
+            "kv": KvCalls(values, limits.kv_value_bytes),
+            "codeq": QueueCalls(self, limits.message_bytes),
+            "cadence": HeartbeatCalls(self._heartbeat, limits.heartbeat_bytes),
+            "secrets": SecretCalls(self, self.redactor),
         }
+        if fetcher is not None:
+            providers["http"] = HttpCalls(fetcher, tenant, grants)
+        self._calls = CheckedCalls(grants, providers)
 
     async def call(self, method: str, arguments: list[Any]) -> Any:
-        """Perform a host call. Raises `HostCallError`."""
-        perform = self._methods.get(method)
-        if perform is None:
-            raise HostCallError("CS_UNIMPLEMENTED", f"cs.{method} needs the mesh: it is not there in a local test")
-        _key(arguments)
-        return perform(arguments)
+        """Perform a host call. Raises HostCallError."""
+        return await self._calls.call(method, arguments)
 
-    def _live(self, key: str) -> str | None:
-        found = self._items.get(key)
-        if found is not None and found[1] <= self._now():
-            del self._items[key]
-            return None
-        return found[0] if found is not None else None
+    async def publish(self, message: Message) -> str:
+        """See Publisher.publish."""
+        self.published.append(message)
+        return f"local-{next(self._numbers)}"
 
-    def _get(self, arguments: list[Any]) -> Any:
-        text = self._live(arguments[0])
-        return None if text is None else json.loads(text)
+    async def find(self, name: str) -> str | None:
+        """See SecretSource.find."""
+        return self._secrets.get(name)
 
-    def _set(self, arguments: list[Any]) -> None:
-        key, value = arguments[0], arguments[1] if len(arguments) > 1 else None
-        text = json.dumps(value)
-        if len(text) > VALUE_MAX:
-            raise _refuse(f"value: is larger than {VALUE_MAX} bytes")
-        if len(self._items) >= KEYS_MAX and key not in self._items:
-            raise _refuse(f"key: a local test keeps at most {KEYS_MAX} keys")
-        self._items[key] = (text, self._now() + _ttl(arguments[2] if len(arguments) > 2 else None))
-
-    def _delete(self, arguments: list[Any]) -> bool:
-        present = self._live(arguments[0]) is not None
-        self._items.pop(arguments[0], None)
-        return present
-
-    def _incr(self, arguments: list[Any]) -> int:
-        key, by = arguments[0], arguments[1] if len(arguments) > 1 else 1
-        text = self._live(key)
-        value = 0 if text is None else json.loads(text)
-        if not _is_integer(by):
-            raise _refuse("by: must be an integer")
-        if not _is_integer(value) or abs(value + by) > _SAFE_INTEGER:
-            raise _refuse("key: its value is not an integer that can be counted on")
-        expiry = self._items[key][1] if text is not None else float("inf")
-        self._items[key] = (str(value + by), expiry)
-        return int(value + by)
-
-    def _list(self, arguments: list[Any]) -> list[str]:
-        options = arguments[1] if len(arguments) > 1 and isinstance(arguments[1], dict) else {}
-        limit = options.get("limit", LIST_DEFAULT)
-        if not _is_integer(limit) or not 1 <= limit <= LIST_MAX:
-            raise _refuse(f"limit: must be an integer from 1 to {LIST_MAX}")
-        found = sorted(key for key in self._items if key.startswith(arguments[0]))
-        return [key for key in found if self._live(key) is not None][:limit]
-
-
-def _key(arguments: list[Any]) -> None:
-    if not arguments or not isinstance(arguments[0], str) or len(arguments[0].encode()) > KEY_MAX:
-        raise _refuse(f"key: must be text of at most {KEY_MAX} bytes")
-
-
-def _ttl(options: Any) -> float:
-    ttl = options.get("ttl") if isinstance(options, dict) else None
-    if ttl is None:
-        return float("inf")
-    if isinstance(ttl, bool) or not isinstance(ttl, int | float) or ttl <= 0:
-        raise _refuse("ttl: must be a positive number of seconds")
-    return float(ttl)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    async def _heartbeat(self, _details: bytes) -> None:
+        """Nobody is there to be told. Not reached: a local run has no Cadence task, so the call is denied."""

@@ -21,8 +21,11 @@ BAD_RESPONSE: Final = "CS_RUNTIME_BAD_RESPONSE"
 TOO_LARGE: Final = "CS_RUNTIME_RESULT_TOO_LARGE"
 CANCELLED: Final = "CS_RUNTIME_CANCELLED"
 
-RUNTIME_REASONS: Final = frozenset({TIMEOUT, MEMORY_LIMIT, EXCEPTION, CAPABILITY_DENIED, BAD_RESPONSE, TOO_LARGE})
-"""The reasons that a cell may give. The rest is the supervisor's to say."""
+RUNTIME_REASONS: Final = frozenset(
+    {TIMEOUT, MEMORY_LIMIT, EXCEPTION, CAPABILITY_DENIED, BAD_RESPONSE, TOO_LARGE}
+    | {"CS_RATE_LIMITED", "CS_VALIDATION_TOO_LARGE"}
+)
+"""The reasons that a cell may give by itself; beside them, only those with which its host calls were refused."""
 
 _GUEST_LINE: Final = re.compile(r"^ *at .*\(?(?:cs:\w+|native)(?::\d+(?::\d+)?)?\)?$")
 _POSITION: Final = re.compile(r"^ *at (\S+:\d+:\d+)$", re.MULTILINE)
@@ -88,8 +91,9 @@ def failure(run: frames_pb2.Run, thrown: Thrown, near_memory_limit: Callable[[],
     out_of_memory = name == "InternalError" and message == "out of memory"
     if out_of_memory or (kind == "null" and near_memory_limit()):
         return memory_limit(run)
-    if kind == CAPABILITY_DENIED:
-        return frames_pb2.RunResult(error=fit(run, error(CAPABILITY_DENIED, message, name, clean_stack(thrown.stack))))
+    if kind.startswith("CS_"):
+        # A host call was refused, and the function did not catch it.
+        return frames_pb2.RunResult(error=fit(run, error(kind, message, name, clean_stack(thrown.stack))))
     stack = clean_stack(thrown.stack)
     if name == "SyntaxError" and (position := _POSITION.match(stack)):
         message = f"{message} ({position.group(1)})"

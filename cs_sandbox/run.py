@@ -91,6 +91,7 @@ class Run:
         self._argument_bytes = 0
         self._unheard = 0
         self._calls: dict[int, asyncio.Task[None]] = {}
+        self._refusals: set[str] = set()
         self._attempt = int(job.context.get("attempt", 1))
         self._bystander = self._hogged = False
 
@@ -212,6 +213,8 @@ class Run:
             answer.error.CopyFrom(InvocationError(reason="CS_INTERNAL", message=f"{call.method} failed"))
         finally:
             self._argument_bytes -= size
+        if answer.HasField("error"):
+            self._refusals.add(answer.error.reason)
         # Out of the table before the answer leaves: the guest may call again at once.
         self._calls.pop(call.call_id, None)
         if not self.outcome.done():
@@ -255,7 +258,8 @@ class Run:
 
     def _fail(self, frame: frames_pb2.RunResult) -> None:
         error = frame.error
-        if error.reason not in result.RUNTIME_REASONS or error.ByteSize() > self.job.limits.error_bytes:
+        known = error.reason in result.RUNTIME_REASONS or error.reason in self._refusals
+        if not known or error.ByteSize() > self.job.limits.error_bytes:
             raise FrameError("an error that a cell may not give")
         if error.reason == result.TIMEOUT:
             self.time_out()

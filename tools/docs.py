@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cs_core.config import Section, Settings
 from cs_core.rpc.status import TABLE
+from tools.host_api_page import host_api_page
 from tools.manifest_page import manifest_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,6 +91,7 @@ def main() -> int:
         "errors.md": errors_page(),
         "settings.md": settings_page(),
         "manifest.md": manifest_page(),
+        "host-api.md": host_api_page(),
     }.items():
         path = REFERENCE / name
         if options.check:

@@ -12,6 +12,7 @@ from typing import Protocol
 from codesous.queue.v1.envelope_pb2 import Envelope, Lane
 
 INVOKE = "cs.invoke"
+HEARTBEAT = "cs.heartbeat"
 DEAD_INVOKE = "cs.dlq.invoke"
 
 
@@ -156,6 +157,11 @@ class ResultChannel(Protocol):
     ) -> AbstractAsyncContextManager[object]:
         """Hand each envelope for `instance` to a callback; `on_gap` tells that some may have been missed before."""
         ...
+
+
+def user_topic(tenant: str, topic: str) -> str:
+    """The queue's topic for what the functions of a tenant publish on `topic`."""
+    return f"user.{tenant}.{topic}"
 
 
 def dead_letter_topic(topic: str) -> str:

@@ -14,7 +14,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from cs_core.errors import CodeSousError
+from cs_core.errors import CodeSousError, RuntimeFailure
 
 DOMAIN: Final = "code-sous"
 INTERNAL: Final = "CS_INTERNAL"
@@ -65,6 +65,7 @@ TABLE: Final[dict[str, Mapping]] = {
     "CS_NOT_FOUND_SCHEDULE": _NOT_FOUND,
     "CS_NOT_FOUND_WORKER": _NOT_FOUND,
     "CS_NOT_FOUND_DEAD_LETTER": _NOT_FOUND,
+    "CS_NOT_FOUND_SECRET": _NOT_FOUND,
     # The code that gRPC itself gives; clients tell "no such method" by it.
     "CS_NOT_FOUND_METHOD": Mapping(_Code.UNIMPLEMENTED, 404),
     "CS_CONFLICT_EXISTS": Mapping(_Code.ALREADY_EXISTS, 409),
@@ -84,6 +85,7 @@ TABLE: Final[dict[str, Mapping]] = {
     "CS_SERVICE_UNAVAILABLE": _AWAY,
     "CS_UNIMPLEMENTED": Mapping(_Code.UNIMPLEMENTED, 501),
     INTERNAL: Mapping(_Code.INTERNAL, 500),
+    "CS_SECRETS_UNAVAILABLE": _AWAY,
     "CS_CALLER_GONE": Mapping(_Code.CANCELLED, 499),
     "CS_RUNTIME_TIMEOUT": Mapping(_Code.DEADLINE_EXCEEDED, 504),
     "CS_RUNTIME_MEMORY_LIMIT": _FUNCTION_FAILED,
@@ -94,6 +96,8 @@ TABLE: Final[dict[str, Mapping]] = {
     "CS_RUNTIME_BAD_RESPONSE": Mapping(_Code.UNKNOWN, 502),
     "CS_RUNTIME_RESULT_TOO_LARGE": Mapping(_Code.UNKNOWN, 502),
     "CS_RUNTIME_CANCELLED": Mapping(_Code.CANCELLED, 499),
+    "CS_RUNTIME_QUOTA_EXCEEDED": _FUNCTION_FAILED,
+    "CS_RUNTIME_FETCH_FAILED": Mapping(_Code.UNKNOWN, 502),
     "CS_CADENCE_UNAVAILABLE": _AWAY,
     "CS_CADENCE_ACTIVITY_UNMAPPED": Mapping(_Code.FAILED_PRECONDITION, 400),
     "CS_CADENCE_BAD_INPUT": _BAD,
@@ -122,6 +126,19 @@ _PROXY_STATUS: Final = {
 }
 
 
+# A host call was refused and the function let it pass: its fault, not its caller's.
+_REFUSED_INSIDE: Final = frozenset(
+    {"CS_VALIDATION_FIELD", "CS_VALIDATION_TOO_LARGE", "CS_NOT_FOUND_SECRET", "CS_RATE_LIMITED", "CS_QUEUE_FULL"}
+)
+
+
+def mapping_of(error: CodeSousError) -> Mapping:
+    """Tell how an error looks from outside; like INTERNAL when the table does not know its reason."""
+    if isinstance(error, RuntimeFailure) and error.reason in _REFUSED_INSIDE:
+        return _FUNCTION_FAILED
+    return TABLE.get(error.reason, TABLE[INTERNAL])
+
+
 def grpc_code(reason: str) -> grpc.StatusCode:
     """Tell the gRPC code of a reason; INTERNAL for one that the table does not know."""
     return TABLE.get(reason, TABLE[INTERNAL]).code
@@ -132,9 +149,9 @@ def http_status(reason: str) -> int:
     return TABLE.get(reason, TABLE[INTERNAL]).http
 
 
-def proxy_override(reason: str) -> int | None:
+def proxy_override(error: CodeSousError) -> int | None:
     """Tell the HTTP status that the proxy must be told of, or None when it finds the right one by itself."""
-    mapping = TABLE.get(reason, TABLE[INTERNAL])
+    mapping = mapping_of(error)
     return None if _PROXY_STATUS[mapping.code] == mapping.http else mapping.http
 
 
@@ -145,10 +162,9 @@ def internal_error(request_id: str) -> CodeSousError:
 
 def to_status(error: CodeSousError, request_id: str) -> status_pb2.Status:
     """Turn a domain error into a `google.rpc.Status` of at most `MAX_STATUS_BYTES`."""
-    mapping = TABLE.get(error.reason)
-    if mapping is None:
-        error, mapping = internal_error(request_id), TABLE[INTERNAL]
-    status = status_pb2.Status(code=mapping.code.value[0], message=one_line(error.message))
+    if error.reason not in TABLE:
+        error = internal_error(request_id)
+    status = status_pb2.Status(code=mapping_of(error).code.value[0], message=one_line(error.message))
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     for key in list(error.metadata)[:10]:
         info.metadata[_cut(key)] = _cut(error.metadata[key])

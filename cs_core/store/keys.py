@@ -114,6 +114,21 @@ def user_keys(tenant: str) -> str:
     return f"cs:{{{tenant}}}:kv:keys"
 
 
+def user_sizes(tenant: str) -> str:
+    """Hash of the sizes of the values that functions of the tenant keep, by key."""
+    return f"cs:{{{tenant}}}:kv:sizes"
+
+
+def user_expiries(tenant: str) -> str:
+    """Sorted set of the keys whose values expire, by when (ms)."""
+    return f"cs:{{{tenant}}}:kv:expiries"
+
+
+def user_bytes(tenant: str) -> str:
+    """Sum of the sizes."""
+    return f"cs:{{{tenant}}}:kv:bytes"
+
+
 def activation(partition: int, tenant: str, activation_id: str) -> str:
     """Hash of an activation."""
     return f"cs:{{p{partition}}}:activation:{tenant}/{activation_id}"

@@ -86,6 +86,7 @@
   function hostError(reason, message) {
     const raised = new E(message);
     hide(raised, "name", "CsError");
+    hide(raised, "reason", reason);
     hide(raised, "code", reason);
     apply(weakSet, hostErrors, [raised, reason]);
     return raised;
@@ -132,16 +133,14 @@
       list: async (prefix, options) => hostCall("kv.list", needText(prefix, "prefix") + "," + json(options)),
     },
     codeq: {
-      publish: async (topic, message) => hostCall("codeq.publish", needText(topic, "topic") + "," + json(message)),
+      publish: async (topic, payload, options) =>
+        hostCall("codeq.publish", needText(topic, "topic") + "," + json(payload) + "," + json(options)),
     },
-    http: { fetch: async (url, options) => doFetch(url, options) },
+    http: { fetch: async (input, options) => fetching().fetch(hostCall, input, options) },
     cadence: { heartbeat: async (details) => hostCall("cadence.heartbeat", json(details)) },
     secrets: { get: async (name) => hostCall("secrets.get", needText(name, "name")) },
     log: named({ debug: (...v) => line(1, v), info: (...v) => line(2, v), warn: (...v) => line(3, v), error: (...v) => line(4, v) }),
   };
-  function doFetch(url, options) {
-    return web().fetch(hostCall, json, url, options);
-  }
   const environment = create(null);
   host.env = { get: (name) => environment[name] };
   for (const area of keys(host)) {
@@ -149,7 +148,7 @@
     freeze(host[area]);
   }
   defineProperty(G, "cs", { __proto__: null, value: freeze(host), writable: false, enumerable: false, configurable: false });
-  hide(G, "fetch", function fetch(url, options) { return host.http.fetch(url, options); });
+  hide(G, "fetch", function fetch(input, options) { return host.http.fetch(input, options); });
 
   // ---- Timers.
 
@@ -197,19 +196,31 @@
 
   // ---- Web-platform names, made when first touched.
 
-  let made;
+  let made, madeFetch;
   function web() {
-    if (made === undefined) made = lazy()({ __proto__: null, random, digest });
+    if (made === undefined) made = lazy("web")({ __proto__: null, random, digest });
     return made;
   }
-  for (const name of ["TextEncoder", "TextDecoder", "URL", "URLSearchParams", "structuredClone", "crypto", "Headers", "Response"]) {
-    if (getOwnPropertyDescriptor(G, name) !== undefined) continue;
-    defineProperty(G, name, {
-      __proto__: null, configurable: true, enumerable: false,
-      get() { hide(G, name, web()[name]); return G[name]; },
-      set(value) { hide(G, name, value); },
-    });
+  function fetching() {
+    if (madeFetch === undefined) {
+      const { TextEncoder, TextDecoder, URL, URLSearchParams } = web();
+      madeFetch = lazy("fetch")({ __proto__: null, TextEncoder, TextDecoder, URL, URLSearchParams, setTimeout: later(false) });
+    }
+    return madeFetch;
   }
+  function name(names, make) {
+    for (let i = 0; i < names.length; i++) {
+      const each = names[i];
+      if (getOwnPropertyDescriptor(G, each) !== undefined) continue;
+      defineProperty(G, each, {
+        __proto__: null, configurable: true, enumerable: false,
+        get() { hide(G, each, make()[each]); return G[each]; },
+        set(value) { hide(G, each, value); },
+      });
+    }
+  }
+  name(["TextEncoder", "TextDecoder", "URL", "URLSearchParams", "structuredClone", "crypto"], web);
+  name(["AbortController", "AbortSignal", "Headers", "Request", "Response"], fetching);
 
   // ---- From the handler's value to a response.
 

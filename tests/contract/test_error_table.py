@@ -38,6 +38,7 @@ EXAMPLES: list[errors.CodeSousError] = [
     errors.ConflictError("CS_CONFLICT_EXISTS", "x"),
     errors.ExpiredError("CS_EXPIRED_DRAFT", "x"),
     errors.LimitError("CS_RATE_LIMITED", "x", timedelta(seconds=2)),
+    errors.QuotaError("x"),
     errors.UnavailableError("CS_STORE_UNAVAILABLE", "x"),
     errors.CorrelationTimeoutError("0" * 8),
     errors.CadenceRefusedError("x"),

@@ -1,15 +1,28 @@
 """The names that user code finds: the host's, and those of the web platform."""
 
+import asyncio
 import json
 
 import pytest
 from codesous.type.v1.activation_status_pb2 import ACTIVATION_STATUS_SUCCESS
+from codesous.type.v1.capabilities_pb2 import Capabilities
 from codesous.type.v1.log_entry_pb2 import LogLevel
 
 from cs_sandbox import HostCallError
+from cs_sandbox.host.catalogue import CALLS, WEB
 from cs_sandbox.local import LocalHostCalls
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+# What the standard of the language names, in the order of its chapters, and what this engine adds.
+OF_THE_LANGUAGE = """
+globalThis Infinity NaN undefined eval isFinite isNaN parseFloat parseInt decodeURI decodeURIComponent encodeURI
+encodeURIComponent escape unescape Object Function Boolean Symbol Error AggregateError EvalError RangeError
+ReferenceError SuppressedError SyntaxError TypeError URIError InternalError Number BigInt Math Date String RegExp
+Array Int8Array Uint8Array Uint8ClampedArray Int16Array Uint16Array Int32Array Uint32Array BigInt64Array
+BigUint64Array Float16Array Float32Array Float64Array Map Set WeakMap WeakSet ArrayBuffer SharedArrayBuffer DataView
+Atomics JSON WeakRef FinalizationRegistry Iterator Promise DisposableStack AsyncDisposableStack Reflect Proxy
+"""
 
 
 async def value(run, expression, **options):
@@ -29,8 +42,6 @@ async def test_kv_keeps_values_between_activations(run):
 
 
 async def test_host_calls_of_one_activation_overlap(run):
-    import asyncio
-
     class Both:
         def __init__(self):
             self.waiting = 0
@@ -81,38 +92,65 @@ async def test_odd_text_and_nesting_reach_the_host_as_clean_values(run):
     )
 
 
-async def test_calls_of_the_mesh_say_that_they_are_not_here(run):
-    for call in (
-        "cs.codeq.publish('t', 1)",
-        "cs.http.fetch('https://example.com')",
-        "fetch('https://example.com')",
-        "cs.cadence.heartbeat({})",
-        "cs.secrets.get('s')",
+async def test_messages_are_published_and_told_their_id(run):
+    host = LocalHostCalls()
+    got = await value(run, "cs.codeq.publish('orders', {n: 1}, {key: 'k'})", host=host)
+    assert got == {"messageId": "local-1"}
+    assert [(m.topic, m.payload, m.key) for m in host.published] == [("orders", b'{"n":1}', "k")]
+
+
+async def test_a_denial_can_be_caught_and_says_what_was_asked(run):
+    for call, named in (
+        ("cs.kv.get('x')", "kv"),
+        ("cs.codeq.publish('t', 1)", "codeq"),
+        ("fetch('https://example.com')", "http"),
+        ("cs.http.fetch('https://example.com')", "example.com"),
+        ("cs.cadence.heartbeat({})", "cadence"),
+        ("cs.secrets.get('s')", "secrets"),
     ):
-        assert await value(run, f"{call}.catch((e) => e.code)") == "CS_UNIMPLEMENTED"
+        caught = f"{call}.catch((e) => [e instanceof Error, e.name, e.reason, e.code, e.message])"
+        *kind, message = await value(run, caught, host=LocalHostCalls(Capabilities()))
+        assert kind == [True, "CsError", "CS_RUNTIME_CAPABILITY_DENIED", "CS_RUNTIME_CAPABILITY_DENIED"]
+        assert named in message
 
 
-async def test_fetch_gives_a_response(run):
-    class Web:
-        async def call(self, method, arguments):
-            assert method == "http.fetch"
-            url, request = arguments
-            assert request == {"method": "POST", "headers": [["a", "b"]], "body": "aGk="}
-            return {
-                "status": 404,
-                "statusText": "no",
-                "headers": [["X-A", "1"]],
-                "body": "eyJhIjoiw6kifQ==",
-                "url": url,
-            }
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        ("cs.kv.get('x'.repeat(600))", "CS_VALIDATION_FIELD"),
+        ("cs.kv.set('x', 'x'.repeat(300000))", "CS_VALIDATION_TOO_LARGE"),
+        ("cs.kv.set('x', 'x'.repeat(2e6))", "CS_VALIDATION_TOO_LARGE"),
+        ("cs.secrets.get('s')", "CS_RUNTIME_CAPABILITY_DENIED"),
+        ("Promise.all(Array.from({length: 100}, () => cs.kv.get('x')))", "CS_RATE_LIMITED"),
+    ],
+)
+async def test_a_refusal_that_is_not_caught_is_the_reason_of_the_error(run, call, reason):
+    outcome = await run(f"export default () => {call}")
+    assert outcome.error.reason == reason
+    assert outcome.error.type == "CsError"
 
-    got = await value(
-        run,
-        "(async () => { const r = await fetch('https://h/p', {method: 'post', headers: {A: 'b'}, body: 'hi'});"
-        " return [r.status, r.ok, r.headers.get('x-a'), await r.json()] })()",
-        host=Web(),
+
+async def test_only_a_reason_that_the_host_gave_is_believed(run):
+    """An error that looks like one of the host's, and is thrown by the function, is the function's own."""
+    source = "export default () => { throw Object.assign(new Error('x'), {reason: 'CS_STORE_UNAVAILABLE', code: 'y'}) }"
+    assert (await run(source)).error.reason == "CS_RUNTIME_EXCEPTION"
+
+
+async def test_what_a_cell_has_is_what_the_catalogue_says(run):
+    names = "Object.keys(cs).flatMap((area) => Object.keys(cs[area]).map((name) => `cs.${area}.${name}`)).sort()"
+    listed = {f"cs.{call.method}" for call in CALLS.values()} - {"cs.http.abort"}
+    listed |= {f"cs.log.{level}" for level in ("debug", "info", "warn", "error")} | {"cs.env.get"}
+    assert await value(run, names) == sorted(listed)
+
+
+async def test_every_listed_name_of_the_web_platform_is_there_and_no_other(run):
+    language = await value(run, "[...Object.getOwnPropertyNames(globalThis)]")
+    listed = {name.name for name in WEB}
+    missing = await value(
+        run, f"{json.dumps(sorted(listed))}.filter((name) => typeof globalThis[name] === 'undefined')"
     )
-    assert got == [404, False, "1", {"a": "é"}]
+    assert missing == []
+    assert set(language) - set(OF_THE_LANGUAGE.split()) == listed | {"cs"}
 
 
 async def test_the_environment_is_what_the_version_gives(run):

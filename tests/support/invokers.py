@@ -23,15 +23,17 @@ from cs_core.store.bundles import BundleStore
 from cs_core.store.client import KvClient
 from cs_core.store.overdue import OverdueStore
 from cs_core.store.slots import SlotStore
-from cs_core.store.userkv import UserKvStore
+from cs_core.store.userkv import KvQuota, UserKvStore
 from cs_core.store.versions import VersionStore
 from cs_invoker.assembly import Backends, Invoker, assemble
 from cs_invoker.bundle_cache import BundleCache
 from cs_invoker.code import StoredCode
 from cs_invoker.gaps import AtGap, Gap, pass_gap
+from cs_invoker.host_secrets import open_secrets
 from cs_invoker.metrics import Metrics
 from cs_invoker.renewal import Lessors
 from cs_sandbox import CellPool, PoolSettings
+from cs_sandbox.host.fetch import open_fetcher
 from tests.support.invocations import PARTITIONS
 
 
@@ -59,6 +61,7 @@ async def running_invoker(
     client = KvClient(settings.store.url)
     cells = pool or CellPool(PoolSettings(cells_max=2, cells_per_tenant=2))
     clock = SystemClock()
+    fetcher = open_fetcher(**settings.egress.model_dump())
     metrics = Metrics(registry or CollectorRegistry())
     cache = BundleCache(16, 2**26, metrics.count_bundle_lookup)
     queue = KvQueue(
@@ -84,7 +87,13 @@ async def running_invoker(
         channel=KvResultChannel(client),
         code=StoredCode(VersionStore(client), BundleStore(client), cache, settings.limits),
         cells=cells,
-        user_kv=UserKvStore(client, settings.limits.kv_value_bytes),
+        user_kv=UserKvStore(
+            client,
+            settings.limits.kv_value_bytes,
+            KvQuota(settings.limits.kv_tenant_keys, settings.limits.kv_tenant_bytes),
+        ),
+        fetcher=fetcher,
+        secrets=open_secrets(settings.secrets),
         metrics=metrics,
         clock=clock,
         open_lessors=open_lessors,
@@ -100,6 +109,7 @@ async def running_invoker(
         await running
         if pool is None:
             await cells.close()
+        await fetcher.close()
         await queue.close()
         await client.close()
 

@@ -6,9 +6,9 @@ import asyncio
 import json as jsonlib
 import sys
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from codesous.runtime.v1.manifest_pb2 import Manifest
@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from cs_cli import failure
 from cs_cli.failure import CommandError
+from cs_cli.local_values import LocalValues, read_local_values
 from cs_cli.messages import enum_word, response_data, to_data
 from cs_cli.options import Json
 from cs_cli.output import OUT, styled
@@ -24,6 +25,9 @@ from cs_cli.sources import DEFAULT_ENTRY, MANIFEST, read_event, read_files, read
 from cs_core.config import MIB, LimitSettings
 from cs_core.errors import ValidationError
 from cs_core.names import check_function
+
+if TYPE_CHECKING:
+    from cs_sandbox import Job
 
 _TENANT = "t_local0"
 _INDEX = """export default async function handle(event, ctx) {
@@ -73,7 +77,10 @@ def test(
     event: Annotated[str, typer.Option("--event", help="File of the event (JSON), or - for standard input.")] = "",
     json: Json = False,
 ) -> None:
-    """Run a function here, in a cell as the mesh uses them. Exits with 3 when the function fails."""
+    """Run a function here, in a cell as the mesh uses them. Exits with 3 when the function fails.
+
+    Keys and messages stay here; fetches are real. Values of cs.env and cs.secrets are in the folder's .cs-test.toml.
+    """
     if path is None and not name:
         raise CommandError("CS_CLI_USAGE", "give NAME or --path DIR")
     folder = path or Path(name)
@@ -82,31 +89,65 @@ def test(
     data = b"null"
     if event:
         data = read_event(event, iter([sys.stdin.buffer.read()]) if event == "-" else None)
-    result = asyncio.run(_run(folder.resolve().name, files, manifest, data))
+    result = asyncio.run(_run(folder.resolve().name, files, manifest, data, read_local_values(folder)))
     _show(result)
     if result["status"] != "success":
         raise typer.Exit(failure.FUNCTION)
 
 
-async def _run(name: str, files: dict[str, bytes], manifest: Manifest, event: bytes) -> dict[str, Any]:
-    from cs_sandbox import Bundle, CellPool, Job, Limits, PoolSettings, SandboxError
-    from cs_sandbox.local import LocalHostCalls
+async def _run(
+    name: str, files: dict[str, bytes], manifest: Manifest, event: bytes, local: LocalValues
+) -> dict[str, Any]:
+    from cs_sandbox import CellPool, PoolSettings, SandboxError
+    from cs_sandbox.host.fetch import open_fetcher
+    from cs_sandbox.local import HostLimits, LocalHostCalls
+
+    limits, config = LimitSettings(), manifest.config
+    job = _job(name, files, manifest, event, local)
+    fetcher = open_fetcher(**local.egress.model_dump())
+    host = LocalHostCalls(
+        config.capabilities if config.HasField("capabilities") else manifest.capabilities,
+        secrets=local.secrets,
+        fetcher=fetcher,
+        limits=HostLimits(
+            kv_value_bytes=limits.kv_value_bytes,
+            kv_tenant_keys=limits.kv_tenant_keys,
+            kv_tenant_bytes=limits.kv_tenant_bytes,
+            message_bytes=limits.message_bytes,
+            heartbeat_bytes=limits.heartbeat_bytes,
+        ),
+    )
+    try:
+        async with CellPool(PoolSettings(cells_max=1, spare_cells=0)) as pool:
+            outcome = host.redactor.outcome(await pool.run(job, host))
+    except SandboxError as error:
+        raise CommandError("CS_CLI_SANDBOX", str(error), failure.SERVER) from error
+    finally:
+        await fetcher.close()
+    return {
+        "status": enum_word(ActivationStatus.DESCRIPTOR, outcome.status),
+        "response": None if outcome.response is None else response_data(outcome.response),
+        "error": None if outcome.error is None else to_data(outcome.error),
+        "logs": [to_data(line) for line in outcome.logs],
+        "published": [{"topic": each.topic, "payload": jsonlib.loads(each.payload)} for each in host.published],
+        "duration_ms": round((outcome.end - outcome.start).total_seconds() * 1000, 3),
+    }
+
+
+def _job(name: str, files: dict[str, bytes], manifest: Manifest, event: bytes, local: LocalValues) -> Job:
+    from cs_sandbox import Bundle, Job, Limits
 
     limits, config, entry = LimitSettings(), manifest.config, manifest.entry or DEFAULT_ENTRY
     if entry not in files:
         raise CommandError("CS_VALIDATION_MANIFEST", f"{MANIFEST} names {entry}, and there is no such file")
-    wall = config.timeout.ToTimedelta() if config.HasField("timeout") else None
-    started = datetime.now(UTC)
-    memory = (config.memory_mb or limits.memory_mb_default) * MIB
-    job = Job(
+    wall = config.timeout.ToTimedelta() if config.HasField("timeout") else timedelta(seconds=limits.timeout_default)
+    return Job(
         tenant=_TENANT,
         bundle=Bundle.of_files(files, entry),
         event=event,
         context={
             "activation_id": str(uuid.uuid4()),
-            "deadline_ms": int(
-                (started.timestamp() + (wall.total_seconds() if wall else limits.timeout_default)) * 1000
-            ),
+            "deadline_ms": int((datetime.now(UTC) + wall).timestamp() * 1000),
             "tenant": _TENANT,
             "namespace": "default",
             "function": name,
@@ -116,21 +157,9 @@ async def _run(name: str, files: dict[str, bytes], manifest: Manifest, event: by
             "principal": {"subject": "local", "tenant": _TENANT, "roles": ["admin"], "scopes": []},
             "attempt": 1,
         },
-        limits=Limits(memory_bytes=memory) if wall is None else Limits(wall=wall, memory_bytes=memory),
-        env=dict(config.env),
+        limits=Limits(wall=wall, memory_bytes=(config.memory_mb or limits.memory_mb_default) * MIB),
+        env={**config.env, **local.env},
     )
-    try:
-        async with CellPool(PoolSettings(cells_max=1, spare_cells=0)) as pool:
-            outcome = await pool.run(job, LocalHostCalls())
-    except SandboxError as error:
-        raise CommandError("CS_CLI_SANDBOX", str(error), failure.SERVER) from error
-    return {
-        "status": enum_word(ActivationStatus.DESCRIPTOR, outcome.status),
-        "response": None if outcome.response is None else response_data(outcome.response),
-        "error": None if outcome.error is None else to_data(outcome.error),
-        "logs": [to_data(line) for line in outcome.logs],
-        "duration_ms": round((outcome.end - outcome.start).total_seconds() * 1000, 3),
-    }
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -139,6 +168,8 @@ def _show(result: dict[str, Any]) -> None:
         return
     for line in result["logs"]:
         OUT.note(f"{styled(line['level'])} {escape(line['message'])}")
+    for message in result["published"]:
+        OUT.note(f"[dim]published on[/dim] {escape(message['topic'])} {escape(jsonlib.dumps(message['payload']))}")
     OUT.note(f"{styled(result['status'])} [dim]in {result['duration_ms']:.1f} ms[/dim]")
     if result["response"] is not None:
         OUT.note(f"[dim]status code[/dim] {result['response']['statusCode']}")

@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 from cs_core.errors import CodeSousError, UnimplementedError
 from cs_core.rpc.context import HTTP_STATUS, RequestContext
 from cs_core.rpc.interceptors.request_id import HEADER
-from cs_core.rpc.status import grpc_code, internal_error, proxy_override, to_status
+from cs_core.rpc.status import internal_error, mapping_of, proxy_override, to_status
 
 _log = structlog.get_logger(__name__)
 
@@ -30,11 +30,11 @@ def failure_of(call: RequestContext, error: BaseException) -> Failure:
     """Find what the caller may know. What is no domain error is logged here and told as CS_INTERNAL."""
     match error:
         case CodeSousError():
-            return Failure(grpc_code(error.reason), error)
+            return Failure(mapping_of(error).code, error)
         case NotImplementedError():
             # The generated default of a method that no servicer overrides.
             unimplemented = UnimplementedError(call.method.rpartition("/")[2])
-            return Failure(grpc_code(unimplemented.reason), unimplemented)
+            return Failure(mapping_of(unimplemented).code, unimplemented)
         case asyncio.CancelledError() | GeneratorExit():
             return Failure(grpc.StatusCode.CANCELLED, None)
         case grpc.aio.AbortError():
@@ -54,7 +54,7 @@ async def abort(call: RequestContext, context: grpc.aio.ServicerContext[Any, Any
     trailers = [*status.trailing_metadata, *told]
     if not told:
         trailers.append((HEADER, call.request_id))
-    override = proxy_override(error.reason)
+    override = proxy_override(error)
     if override is not None:
         trailers.append((HTTP_STATUS, str(override)))
     if error.retry_after is not None:

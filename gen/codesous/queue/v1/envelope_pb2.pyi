@@ -64,7 +64,7 @@ class Envelope(_message.Message):
     message_id: _builtins.str
     """Unique id, chosen by the publisher (a ULID). The same id published twice is two messages."""
     topic: _builtins.str
-    """Topic, for example `cs.invoke`."""
+    """Topic, for example `cs.invoke`. What functions publish on `orders` is on `user.<tenant>.orders`."""
     tenant: _builtins.str
     """Tenant that the message belongs to. Empty for the platform's own."""
     traceparent: _builtins.str
@@ -83,7 +83,9 @@ class Envelope(_message.Message):
 
     @_builtins.property
     def activity_heartbeat(self) -> _invocation_pb2.ActivityHeartbeat:
-        """On `cs.heartbeat`."""
+        """With the topic `cs.heartbeat`, on the result channel of the instance that `InvocationRequest.reply_to` names:
+        the poller that holds the task.
+        """
 
     @_builtins.property
     def cancel_request(self) -> _invocation_pb2.CancelRequest:

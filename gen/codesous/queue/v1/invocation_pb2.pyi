@@ -179,7 +179,10 @@ Global___InvocationResult: _TypeAlias = InvocationResult  # noqa: Y015
 
 @_typing.final
 class ActivityHeartbeat(_message.Message):
-    """A heartbeat of a Cadence activity, from user code to the poller that holds the task."""
+    """A heartbeat of a Cadence activity, from user code to the poller that holds the task. At most 2 a second leave an
+    activation: those that come faster are put together and the last details are sent. Best effort: when the poller is
+    gone, the heartbeat is lost, and Cadence's own heartbeat timeout decides.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -192,7 +195,7 @@ class ActivityHeartbeat(_message.Message):
     activation_id: _builtins.str
     """Id of the activation."""
     details: _builtins.bytes
-    """Details as UTF-8 JSON."""
+    """Details as UTF-8 JSON, at most 64 KiB; `null` when user code gave none."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When user code gave it."""

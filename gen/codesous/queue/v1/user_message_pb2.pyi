@@ -27,11 +27,13 @@ class UserMessage(_message.Message):
     PARTITION_KEY_FIELD_NUMBER: _builtins.int
     ACTIVATION_ID_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
-    """Topic as the function named it, within the tenant."""
+    """Topic as the function named it, within the tenant: `[a-z][a-z0-9_.-]{0,126}`, never `cs` or `cs.*`. The queue's topic
+    is `user.<tenant>.<topic>`.
+    """
     body: _builtins.bytes
     """Body: UTF-8 JSON, at most 256 KiB."""
     partition_key: _builtins.str
-    """Messages of one key keep their order."""
+    """Messages of one key keep their order, unless delayed. At most 256 bytes; empty: no order."""
     activation_id: _builtins.str
     """Activation that published it."""
     def __init__(

@@ -66,6 +66,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No such worker binding."""
     ERROR_REASON_CS_NOT_FOUND_DEAD_LETTER: _ErrorReason.ValueType  # 407
     """No such dead letter."""
+    ERROR_REASON_CS_NOT_FOUND_SECRET: _ErrorReason.ValueType  # 409
+    """No such secret, within the function's reach."""
     ERROR_REASON_CS_NOT_FOUND_METHOD: _ErrorReason.ValueType  # 408
     """No such method or path."""
     ERROR_REASON_CS_CONFLICT_EXISTS: _ErrorReason.ValueType  # 500
@@ -102,6 +104,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A fault of the platform; the message has the request id only."""
     ERROR_REASON_CS_CALLER_GONE: _ErrorReason.ValueType  # 905
     """The caller's own deadline passed, or it went away."""
+    ERROR_REASON_CS_SECRETS_UNAVAILABLE: _ErrorReason.ValueType  # 906
+    """The source of secrets cannot be read."""
     ERROR_REASON_CS_RUNTIME_TIMEOUT: _ErrorReason.ValueType  # 1000
     """The wall clock limit or the deadline passed."""
     ERROR_REASON_CS_RUNTIME_MEMORY_LIMIT: _ErrorReason.ValueType  # 1001
@@ -118,6 +122,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """What the function returned is larger than 256 KiB."""
     ERROR_REASON_CS_RUNTIME_CANCELLED: _ErrorReason.ValueType  # 1007
     """Cancelled by the caller."""
+    ERROR_REASON_CS_RUNTIME_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 1008
+    """The tenant's key-value store is full; not caught by the function."""
+    ERROR_REASON_CS_RUNTIME_FETCH_FAILED: _ErrorReason.ValueType  # 1009
+    """A fetch got no answer, or none that could be used; not caught by the function."""
     ERROR_REASON_CS_CADENCE_UNAVAILABLE: _ErrorReason.ValueType  # 1100
     """The Cadence server does not answer."""
     ERROR_REASON_CS_CADENCE_ACTIVITY_UNMAPPED: _ErrorReason.ValueType  # 1101
@@ -176,6 +184,8 @@ ERROR_REASON_CS_NOT_FOUND_WORKER: ErrorReason.ValueType  # 406
 """No such worker binding."""
 ERROR_REASON_CS_NOT_FOUND_DEAD_LETTER: ErrorReason.ValueType  # 407
 """No such dead letter."""
+ERROR_REASON_CS_NOT_FOUND_SECRET: ErrorReason.ValueType  # 409
+"""No such secret, within the function's reach."""
 ERROR_REASON_CS_NOT_FOUND_METHOD: ErrorReason.ValueType  # 408
 """No such method or path."""
 ERROR_REASON_CS_CONFLICT_EXISTS: ErrorReason.ValueType  # 500
@@ -212,6 +222,8 @@ ERROR_REASON_CS_INTERNAL: ErrorReason.ValueType  # 904
 """A fault of the platform; the message has the request id only."""
 ERROR_REASON_CS_CALLER_GONE: ErrorReason.ValueType  # 905
 """The caller's own deadline passed, or it went away."""
+ERROR_REASON_CS_SECRETS_UNAVAILABLE: ErrorReason.ValueType  # 906
+"""The source of secrets cannot be read."""
 ERROR_REASON_CS_RUNTIME_TIMEOUT: ErrorReason.ValueType  # 1000
 """The wall clock limit or the deadline passed."""
 ERROR_REASON_CS_RUNTIME_MEMORY_LIMIT: ErrorReason.ValueType  # 1001
@@ -228,6 +240,10 @@ ERROR_REASON_CS_RUNTIME_RESULT_TOO_LARGE: ErrorReason.ValueType  # 1006
 """What the function returned is larger than 256 KiB."""
 ERROR_REASON_CS_RUNTIME_CANCELLED: ErrorReason.ValueType  # 1007
 """Cancelled by the caller."""
+ERROR_REASON_CS_RUNTIME_QUOTA_EXCEEDED: ErrorReason.ValueType  # 1008
+"""The tenant's key-value store is full; not caught by the function."""
+ERROR_REASON_CS_RUNTIME_FETCH_FAILED: ErrorReason.ValueType  # 1009
+"""A fetch got no answer, or none that could be used; not caught by the function."""
 ERROR_REASON_CS_CADENCE_UNAVAILABLE: ErrorReason.ValueType  # 1100
 """The Cadence server does not answer."""
 ERROR_REASON_CS_CADENCE_ACTIVITY_UNMAPPED: ErrorReason.ValueType  # 1101
