@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cs_cli.commands import audit, auth, cadence, certs, config, dlq, http, stack, version
+from cs_cli.commands import audit, auth, cadence, certs, config, dlq, doctor, http, stack, version
 from cs_cli.commands.fn import app as fn
 from cs_cli.commands.schedule import app as schedule
 
@@ -16,6 +16,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 stack.add_commands(app)
+app.command("doctor")(doctor.doctor)
 app.command("version")(version.version)
 app.add_typer(fn, name="fn")
 app.add_typer(schedule, name="schedule")

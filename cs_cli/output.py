@@ -20,6 +20,7 @@ _STYLES = {
     "active": "green",
     "serving": "green",
     "ready": "green",
+    "ok": "green",
     "queued": "cyan",
     "running": "cyan",
     "starting": "cyan",
@@ -37,6 +38,7 @@ _STYLES = {
     "not_serving": "red",
     "stopped": "red",
     "failed": "red",
+    "missing": "red",
     "failing": "red",
     "paused": "yellow",
 }

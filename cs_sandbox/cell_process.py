@@ -297,15 +297,15 @@ class CellProcess(asyncio.Protocol):
     # Frames.
 
     def data_received(self, data: bytes) -> None:
-        """Take the cell's frames; any breach of the protocol kills it."""
+        """Take the cell's frames, those of a cell in debt later; any breach of the protocol kills it."""
         changed = False
         try:
             for body in self._buffer.feed(data):
-                if self._gone:
-                    return
                 frame = frames_pb2.FromCell.FromString(body)
                 frame.DiscardUnknownFields()
                 changed |= self._dispatch(frame)
+                if self._gone or self._pause is not None:
+                    break
             if changed:
                 self._on_change(self)
         except (frames.FrameError, DecodeError):
@@ -327,6 +327,7 @@ class CellProcess(asyncio.Protocol):
             self.idle_since = asyncio.get_running_loop().time()
             return True
         if kind == "retiring" and self._runs.number:
+            self._charge(0)
             self.retiring = True
         elif kind == "jail_failure" and not self._ready.done():
             self._ready.set_exception(JailError(frame.jail_failure.layer, frame.jail_failure.message))
@@ -351,7 +352,8 @@ class CellProcess(asyncio.Protocol):
 
     def _read_on(self) -> None:
         self._pause = None
-        if self._transport is not None and not self._transport.is_closing():
+        self.data_received(b"")
+        if self._pause is None and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
 

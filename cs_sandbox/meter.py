@@ -22,7 +22,7 @@ class Meter:
     """
 
     rate: float = 8 * MIB
-    burst: float = 16 * MIB
+    burst: float = 8 * MIB
     call_cost: float = 1024
     _left: float = 0.0
     _since: float = float("-inf")

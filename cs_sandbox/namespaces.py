@@ -15,6 +15,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 _CLONE: Final = {"mount": 0x0002_0000, "uts": 0x0400_0000, "ipc": 0x0800_0000, "pid": 0x2000_0000, "net": 0x4000_0000}
 _CLONE_USER: Final = 0x1000_0000
+_CAP_SETGID: Final = 1 << 6
+_CAP_SETUID: Final = 1 << 7
 _MS_PRIVATE_REC: Final = (1 << 18) | (1 << 14)
 _MS_SEALED: Final = 1 | 2 | 4 | 8
 """Read-only, no set-user-id, no devices, no programs."""
@@ -27,6 +29,8 @@ def enter_user_namespace() -> str:
     when the namespace was entered and has no map: there is no way back, and identities would not be what they seem.
     """
     user, group = os.geteuid(), os.getegid()
+    if user == 0 and not _may_map_users():
+        return "root without CAP_SETUID and CAP_SETGID cannot map nobody: run as a user that is not root"
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
@@ -40,6 +44,12 @@ def enter_user_namespace() -> str:
     if not failed and status != 0:
         raise OSError("the map of the user namespace could not be written: leave the layer `user` out")
     return failed
+
+
+def _may_map_users() -> bool:
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.split("CapEff:")[1].split()[0], 16)
+    return effective & _CAP_SETGID != 0 and effective & _CAP_SETUID != 0
 
 
 def _write_maps(target: int, user: int, group: int) -> int:

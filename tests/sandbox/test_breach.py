@@ -290,3 +290,33 @@ async def test_what_a_check_says_is_cut_and_names_only_files_that_were_asked_abo
     assert {fault.file for fault in told} == {"a.js"}
     assert len(told) == FAULTS_MAX
     assert {len(fault.message) for fault in told} == {FAULT_TEXT_MAX}
+
+
+@pytest.mark.parametrize("frame", [{"turn": {"run_id": 1}}, {"retiring": {}}], ids=["turns", "farewells"])
+async def test_a_flood_of_frames_that_cost_nothing_else_is_slowed_down_too(frame, job, monkeypatch):
+    taken = 0
+    take = CellProcess._dispatch
+
+    def count(cell, received):
+        nonlocal taken
+        taken += 1
+        return take(cell, received)
+
+    monkeypatch.setattr(CellProcess, "_dispatch", count)
+
+    async def taken_within(seconds, rate):
+        nonlocal taken
+        monkeypatch.setattr("cs_sandbox.cell_process.Meter", lambda: meter.Meter(rate=rate, burst=64 << 10))
+        async with fake_run(job, wall=seconds) as (fake, run):
+            taken = 0
+            sending = asyncio.create_task(fake.send(encode(FromCell(**frame)) * 200_000))
+            await run
+            fake.process.wait()
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+        return taken
+
+    slowed = await taken_within(1.0, 64 << 10)
+    assert 60 <= slowed <= 64 + 90
+    # The control: with an allowance that is never used up, the same flood goes through.
+    assert await taken_within(1.0, 1 << 40) > 4 * slowed

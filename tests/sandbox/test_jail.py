@@ -127,9 +127,11 @@ async def test_a_cell_has_no_privileges_and_only_its_own_descriptors():
         process = Path(f"/proc/{pid}")
         status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
         links = [str(link.readlink()) for link in (process / "fd").iterdir()] if os.geteuid() == 0 else []
+        first_to_go = (process / "oom_score_adj").read_text().strip()
         environment = (process / "environ").read_bytes() if os.geteuid() == 0 else b"LC_ALL=C.UTF-8\0"
     assert (status["NoNewPrivs"], status["Seccomp"], status["CapEff"]) == ("1", "2", "0" * 16)
     assert "0" not in status["Uid"].split()
     assert [link for link in links if link != "/dev/null" and not link.startswith("socket:")] == []
     assert sum(link.startswith("socket:") for link in links) <= 1
     assert environment.strip(b"\0") == b"LC_ALL=C.UTF-8"
+    assert first_to_go == "1000"

@@ -95,7 +95,7 @@ def main(library: str, folder: str, mode: str) -> dict[str, object]:
     plan = None
     if mode != "free":
         activation.warm_up()
-        plan = zygote._plan(1 << 31, frozenset({"seccomp"} if mode == "bare" else ()))
+        plan = zygote.make_plan(1 << 31, frozenset({"seccomp"} if mode == "bare" else ()))
         assert not plan.distrust, plan.distrust
 
     def perform_numbered(number: int) -> Callable[[int], None]:
