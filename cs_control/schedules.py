@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from datetime import datetime
 
@@ -70,7 +69,7 @@ class Schedules:
             tenant=request.tenant,
             namespace=request.namespace,
             schedule=request.schedule,
-            uid=str(uuid.uuid4()),
+            uid=self._shards.new_uid(request.tenant),
             spec=request.spec,
             action=request.action,
             policies=request.policies,

@@ -13,10 +13,12 @@ repeat is safe.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import redis.exceptions
+from hiredis import pack_command
 from redis.asyncio.connection import Connection, ConnectionPool
 
 from cs_core.errors import UnavailableError
@@ -124,11 +126,14 @@ class KvClient:
     async def _exchange(self, connection: Connection, commands: list[tuple[Argument, ...]]) -> list[Any]:
         if not connection.is_connected:
             await connection.connect()  # type: ignore[no-untyped-call]
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        # Packed by hiredis, and under one time limit for the whole exchange, the caller's: done for each command by the
+        # connection, either costs more than the command.
+        packed = b"".join(pack_command(cast("Any", command)) for command in commands)
+        await connection.send_packed_command(packed, check_health=False)
         replies: list[Any] = []
         for _ in commands:
             try:
-                replies.append(await connection.read_response(timeout=self._timeout))
+                replies.append(await connection.read_response(timeout=math.inf))
             except redis.exceptions.ResponseError as error:
                 replies.append(error)
         return replies

@@ -204,6 +204,11 @@ def shard_of(uid: str, shards: int) -> int:
     return int.from_bytes(hashlib.blake2b(uid.encode(), digest_size=4).digest()) % shards
 
 
+def tenant_shards(tenant: str, shards: int) -> tuple[int, ...]:
+    """The scheduler shards that a tenant may use: chosen as its partitions are."""
+    return tenant_partitions(tenant, shards)
+
+
 def members(service: str) -> str:
     """Sorted set of the living instances of a service, by the end of their lives."""
     return f"cs:{{m:{service}}}:members"

@@ -11,6 +11,7 @@ something.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -120,6 +121,17 @@ class ShardStore:
     def shard(self, uid: str) -> int:
         """The shard of a schedule."""
         return keys.shard_of(uid, self.shards)
+
+    def new_uid(self, tenant: str) -> str:
+        """Make the unique id of a schedule, such that its shard is one of the two that its tenant may use.
+
+        A tenant with more ticks than a shard's leader can handle makes its own two late, and few others share both.
+        """
+        own = keys.tenant_shards(tenant, self.shards)
+        while True:
+            uid = str(uuid.uuid4())
+            if self.shard(uid) in own:
+                return uid
 
     async def announce(self, intent: ScheduleIntent) -> None:
         """Tell the shard that a change is about to be made."""

@@ -14,8 +14,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from cs_control.mutations import Actor
 from cs_core.errors import AuthorizationError, CodeSousError, ConflictError, NotFoundError, ValidationError
+from cs_core.store import keys
 from cs_core.store.client import KvClient
-from tests.support.schedules import ADA, FUNCTION, SECOND, SPACE, START, TENANT, Bench, put_function
+from cs_core.store.shards import ShardStore
+from tests.support.schedules import ADA, FUNCTION, SECOND, SHARDS, SPACE, START, TENANT, Bench, put_function
 
 BOB = Actor(Principal(subject="bob", tenant=TENANT, roles=["developer"]), ADA.request_id)
 NAME = (TENANT, SPACE, "beat")
@@ -346,3 +348,15 @@ async def test_a_preview_tells_who_is_refused_and_what_is_paused(bench: Bench) -
 async def test_a_preview_ends_with_the_schedule(bench: Bench) -> None:
     await bench.create(every=20, end_time=START + 50 * SECOND)
     assert [number for number, _, _ in await outlook(bench, 9)] == [1, 2]
+
+
+async def test_a_tenant_uses_two_shards_of_all(kv: KvClient) -> None:
+    shards = ShardStore(kv, 16, 1)
+    of_one = {shards.shard(shards.new_uid(TENANT)) for _ in range(100)}
+    assert of_one == set(keys.tenant_shards(TENANT, 16))
+    assert len(of_one) == 2
+    of_many = {shards.shard(shards.new_uid(f"t_tenant{number}")) for number in range(200)}
+    assert of_many == set(range(16))
+    await put_function(kv)
+    made = await Bench(kv).create(every=5)
+    assert keys.shard_of(made.uid, SHARDS) in keys.tenant_shards(TENANT, SHARDS)
