@@ -50,4 +50,7 @@ def merged(schedule: Schedule, request: UpdateScheduleRequest) -> Schedule:
             getattr(target, name).CopyFrom(getattr(source, name))
         else:
             setattr(target, name, getattr(source, name))
+    if after.spec.WhichOneof("rule") != "cron" and not {"spec", "spec.timezone"} & set(request.update_mask.paths):
+        # It belonged to the expression that is gone.
+        after.spec.ClearField("timezone")
     return after

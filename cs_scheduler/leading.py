@@ -72,11 +72,11 @@ class Leading:
         self._instance = instance
         self._length = length
         self._clock = clock
-        self._metrics = metrics
         self._held: dict[int, Held] = {}
         self._draining = False
         self._satisfied = True
         self._changing = asyncio.Lock()
+        metrics.watch_shards(lambda: len(self.held()))
         self.period = min(length.total_seconds() / 4, _LONGEST_PERIOD)
 
     def held(self) -> list[Held]:
@@ -139,7 +139,6 @@ class Leading:
             await asyncio.gather(*(self._take(shard) for shard in others[:missing]))
             others = others[missing:]
         self._satisfied = len(self._held) >= share
-        self._metrics.set_shards(len(self._held))
 
     async def drain(self, draining: bool) -> None:
         """Hand everything back and take nothing, or take part again. Raises UnavailableError."""
@@ -152,7 +151,6 @@ class Leading:
         async with self._changing:
             await self._members.leave(self._instance)
             await asyncio.gather(*(self._hand_back(held) for held in list(self._held.values())))
-            self._metrics.set_shards(0)
 
     async def _renew(self, held: Held) -> None:
         asked = self._clock.monotonic()

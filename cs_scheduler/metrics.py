@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _LATENESS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
@@ -49,6 +51,6 @@ class Metrics:
         """Count changes that were made up for."""
         self._repairs.inc(by)
 
-    def set_shards(self, count: int) -> None:
-        """Tell how many shards are led."""
-        self._shards.set(count)
+    def watch_shards(self, count: Callable[[], int]) -> None:
+        """Ask how many shards are led when somebody wants to know."""
+        self._shards.set_function(count)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
+import structlog
 from codesous.control.v1.mutation_pb2 import LifecycleMutation
 from codesous.control.v1.schedule_pb2 import Schedule, ScheduleState
 from codesous.storage.v1.records_pb2 import ScheduleIntent, ScheduleRecord
@@ -24,6 +25,7 @@ from cs_core.schedules.rule import Rule, stamp_ms
 from cs_core.store.schedules import ScheduleStore
 from cs_core.store.shards import ShardStore
 
+_log = structlog.get_logger(__name__)
 Change = Callable[[ScheduleRecord | None], tuple[ScheduleRecord | None, LifecycleMutation] | None]
 INTENT_AGE: Final = timedelta(seconds=1)
 """How old an intent is before somebody else looks after its change."""
@@ -102,15 +104,23 @@ class Placing:
         """Make up for changes that somebody announced to a shard and did not bring to an end; returns how many."""
         intents = await self._shards.intents(shard, INTENT_AGE, _SWEEP_BATCH)
         for intent, age in intents:
-            record = await self._schedules.get(intent.tenant, intent.namespace, intent.schedule)
-            if record is not None and record.schedule.uid == intent.uid:
-                await self._place(intent.uid, record)
-            elif await self._shards.get(intent.uid) is not None:
-                # It was placed, so it was there once; and now it is not.
-                await self._place(intent.uid, None)
+            try:
+                await self._repair(intent)
+            except UnavailableError:
+                raise
+            except Exception:  # noqa: BLE001 - one schedule must not stop its neighbours
+                _log.exception("a change cannot be brought to its shard", schedule_uid=intent.uid, shard=shard)
             if age > INTENT_LIFE:
                 await self._shards.withdraw(intent)
         return len(intents)
+
+    async def _repair(self, intent: ScheduleIntent) -> None:
+        record = await self._schedules.get(intent.tenant, intent.namespace, intent.schedule)
+        if record is not None and record.schedule.uid == intent.uid:
+            await self._place(intent.uid, record)
+        elif await self._shards.get(intent.uid) is not None:
+            # It was placed, so it was there once; and now it is not.
+            await self._place(intent.uid, None)
 
     async def _place(self, uid: str, record: ScheduleRecord | None) -> str:
         if record is None or record.schedule.uid != uid:

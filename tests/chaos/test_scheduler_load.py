@@ -48,7 +48,7 @@ class Scale:
     rounds: int
 
 
-SCALE = Scale(10_000, 60, 600.0, 60.0, 100_000, 40) if FULL else Scale(300, 3, 18.0, 6.0, 10_000, 12)
+SCALE = Scale(10_000, 60, 600.0, 60.0, 100_000, 40) if FULL else Scale(300, 3, 15.0, 5.0, 5_000, 8)
 
 
 @dataclass
@@ -243,7 +243,7 @@ async def test_looking_at_what_exists_instead_of_what_is_due_would_cost(monkeypa
         return found[:limit]
 
     monkeypatch.setattr(ShardStore, "due", due)
-    monkeypatch.setattr(f"{__name__}.SCALE", Scale(0, 0, 0, 0, 20_000, 5))
+    monkeypatch.setattr(f"{__name__}.SCALE", Scale(0, 0, 0, 0, 15_000, 4))
     assert await idle_ratio() > MOST_RATIO
 
 

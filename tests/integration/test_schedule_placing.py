@@ -12,7 +12,9 @@ from codesous.storage.v1.records_pb2 import ScheduleIntent, ScheduleRecord
 
 from cs_core.schedules import placing
 from cs_core.store import keys
+from cs_core.store import shards as shard_store
 from cs_core.store.client import KvClient
+from cs_core.store.scripts import Script
 from tests.support.schedules import ADA, SECOND, SPACE, TENANT, Bench, put_function
 from tests.support.waiting import wait_until
 
@@ -180,3 +182,34 @@ async def test_concurrent_changes_end_in_the_newest_one(bench: Bench) -> None:
     assert placed.generation == record.generation
     assert placed.record == record
     assert await intents(bench) == []
+
+
+async def test_a_change_that_cannot_be_read_does_not_stop_the_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        die_before(patch, bench.shards, "place")
+        for name in ("bad", "good"):
+            with pytest.raises(Died):
+                await bench.create(name, every=1, overlap=PARALLEL)
+    await bench.client.call("SET", keys.schedule(TENANT, SPACE, "bad"), b"\xff\xff")
+    await sweep(bench)
+    await bench.pass_time(2 * SECOND)
+    assert {each.trigger.schedule.schedule for each in await bench.run()} == {"good"}
+
+
+async def test_without_generations_an_older_copy_would_replace_a_newer_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control run of what never replaces a newer copy."""
+    made = await bench.create(every=1, overlap=PARALLEL)
+    first = await bench.store.get(*NAME)
+    await bench.schedules.pause(*NAME, ADA)
+    guard = "tonumber(stored[1]) >= tonumber(ARGV[1])"
+    text = shard_store._PLACE.text
+    assert guard in text
+    monkeypatch.setattr(shard_store, "_PLACE", Script(text.replace(guard, "false"), "0" * 40))
+    assert first is not None
+    first.cursor_generation = 9
+    await bench.shards.place(made.uid, first, "ACTIVE", 0, 0)
+    assert (await bench.placed()).state == "ACTIVE"

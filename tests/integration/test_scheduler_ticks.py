@@ -8,7 +8,9 @@ import pytest
 from codesous.control.v1.schedule_pb2 import OverlapPolicy, ScheduleState
 from codesous.type.v1.activation_status_pb2 import ActivationStatus
 
+from cs_core.schedules import runs
 from cs_core.store import keys
+from cs_core.store.activations import ActivationStore
 from cs_core.store.client import KvClient
 from tests.support.schedules import ADA, FUNCTION, SECOND, SPACE, START, TENANT, Bench, outcome_of, put_function
 
@@ -282,3 +284,31 @@ async def test_what_clocks_and_calendars_do_is_done_once(
     assert [tick.due_time.ToDatetime(UTC).strftime("%m-%dT%H:%M") for tick in ticks] == expected
     assert {outcome_of(tick) for tick in ticks} == {"published"}
     assert (await bench.get()).status.dropped_ticks == 0
+
+
+async def test_an_activation_that_is_asked_for_its_state_alone_would_hold_its_schedule(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control run of what an activation that cannot end any more holds."""
+
+    async def by_state(tenant: str, activation_id: str) -> bool:
+        found = await bench.activations.get(tenant, activation_id)
+        return found is not None and found.status == ActivationStatus.ACTIVATION_STATUS_QUEUED
+
+    monkeypatch.setattr(ActivationStore, "is_open", lambda _self, *names: by_state(*names))
+    await bench.create(every=1)
+    await bench.pass_time(SECOND)
+    bench.manual.advance(timedelta(seconds=bench.settings.limits.async_age) + 60 * SECOND)
+    await bench.pass_time(SECOND)
+    assert [outcome for _, outcome in await bench.outcomes()].count("published") == 1
+
+
+async def test_without_the_check_a_principal_that_may_not_would_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control run of what is refused at each tick."""
+    monkeypatch.setattr(runs, "check_allowlist", lambda *_: None)
+    await put_function(bench.client, roles=("somebody",))
+    await bench.create(every=1)
+    await bench.pass_time(SECOND)
+    assert await bench.outcomes() == [(1, "published")]

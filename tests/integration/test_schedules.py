@@ -180,6 +180,8 @@ async def test_an_update_changes_what_the_mask_names(bench: Bench) -> None:
     changed = await bench.schedules.update(update("spec.cron", cron="*/5 * * * *"), ADA)
     assert (changed.spec.WhichOneof("rule"), changed.spec.jitter.seconds, changed.spec.timezone) == ("cron", 1, "UTC")
     assert changed.action.payload_json == b"1"
+    back = await bench.schedules.update(update("spec.interval", every=5), ADA)
+    assert (back.spec.WhichOneof("rule"), back.spec.timezone) == ("interval", "")
     cleared = await bench.schedules.update(update("spec.jitter", "action.payload_json", "policies"), ADA)
     assert not cleared.spec.HasField("jitter")
     assert cleared.action.payload_json == b"null"

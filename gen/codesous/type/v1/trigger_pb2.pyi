@@ -102,10 +102,10 @@ class ScheduleTrigger(_message.Message):
     schedule_uid: _builtins.str
     """Unique id of the schedule: a schedule that is deleted and made again has another one."""
     tick: _builtins.int
-    """Number of the tick, counted from 1."""
+    """Number of the tick, counted from 1. 0: the schedule was run by a call, beside its ticks."""
     @_builtins.property
     def due_time(self) -> _timestamp_pb2.Timestamp:
-        """When the tick was due."""
+        """When the tick was due, or the call came."""
 
     def __init__(
         self,
