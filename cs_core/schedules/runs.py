@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from typing import Any, TypeVar
 
 from codesous.control.v1.schedule_pb2 import Schedule
 from codesous.control.v1.version_pb2 import Version
@@ -26,6 +28,7 @@ from cs_core.store.resolve import Resolver
 from cs_core.submission import Submitter
 
 _RETRY_AFTER = timedelta(seconds=1)
+_T = TypeVar("_T")
 
 
 def activation_of(schedule: Schedule, tick: int) -> str:
@@ -49,6 +52,7 @@ class Runs:
         self._submitter = submitter
         self._limits = limits
         self._clock = clock
+        self._lookups: dict[tuple[str, ...], asyncio.Task[Any]] = {}
 
     async def admit(self, schedule: Schedule) -> Version:
         """Find the version that a schedule means now, and check that its principal may invoke it.
@@ -59,9 +63,10 @@ class Runs:
             LimitError: the tenant has as many activations in flight as it may (`CS_TENANT_INFLIGHT_LIMIT`).
         """
         action = schedule.action
+        target = (schedule.tenant, schedule.namespace, action.function, action.ref)
         version, inflight = await asyncio.gather(
-            self._resolver.resolve(schedule.tenant, schedule.namespace, action.function, action.ref),
-            self._activations.count_open(schedule.tenant),
+            self._once(target, lambda: self._resolver.resolve(*target)),
+            self._once((schedule.tenant,), lambda: self._activations.count_open(schedule.tenant)),
         )
         check_allowlist(version.config, "schedule", schedule.principal)
         if inflight >= self._limits.tenant_inflight:
@@ -72,6 +77,15 @@ class Runs:
                 _RETRY_AFTER,
             )
         return version
+
+    async def _once(self, key: tuple[str, ...], look_up: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Look something up, together with whoever is looking the same up: ticks that are due at once ask the same."""
+        task = self._lookups.get(key)
+        if task is None:
+            task = self._lookups[key] = asyncio.create_task(look_up())
+            task.add_done_callback(lambda _: self._lookups.pop(key))
+        found: _T = await asyncio.shield(task)
+        return found
 
     async def is_open(self, schedule: Schedule, activation_id: str) -> bool:
         """Whether an activation of a schedule goes on. Its record tells: a result that got lost holds nothing."""
