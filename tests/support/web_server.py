@@ -75,7 +75,7 @@ class WebServer:
 async def web_server(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[WebServer]:
     """A server on an address of its own."""
     web = WebServer(handler)
-    server = await asyncio.start_server(web.serve, LOOPBACK, 0, ssl=tls)
+    server = await asyncio.start_server(web.serve, LOOPBACK, 0, ssl=tls, backlog=512)
     web.port = server.sockets[0].getsockname()[1]
     async with server:
         yield web
