@@ -255,7 +255,7 @@ def test_an_allowance_refills_with_time_and_tells_the_debt():
 
 
 async def calls_within(job, seconds, monkeypatch, rate):
-    monkeypatch.setattr("cs_sandbox.cell_process.Meter", lambda: meter.Meter(rate=rate, burst=64 << 10))
+    monkeypatch.setattr("cs_sandbox.cell_process.Meter", lambda: meter.Meter(rate=rate, burst=16 << 10))
     answers = Answers()
     async with fake_run(job, answers, wall=seconds) as (fake, run):
         asking = asyncio.create_task(ask_on(fake, b"[]"))
@@ -274,10 +274,10 @@ async def calls_within(job, seconds, monkeypatch, rate):
 
 
 async def test_a_flood_of_host_calls_is_slowed_down_for_everybodys_sake(job, monkeypatch):
-    slowed = await calls_within(job, 1.0, monkeypatch, rate=64 << 10)
-    assert 60 <= slowed <= 64 + 80
+    slowed = await calls_within(job, 2.0, monkeypatch, rate=16 << 10)
+    assert slowed <= 16 + 2 * 16 + 40
     # The control: with an allowance that is never used up, the same flood goes through.
-    assert await calls_within(job, 1.0, monkeypatch, rate=1 << 40) > 2 * slowed
+    assert await calls_within(job, 2.0, monkeypatch, rate=1 << 40) > 2 * slowed
 
 
 async def test_what_a_check_says_is_cut_and_names_only_files_that_were_asked_about(job):
@@ -306,7 +306,7 @@ async def test_a_flood_of_frames_that_cost_nothing_else_is_slowed_down_too(frame
 
     async def taken_within(seconds, rate):
         nonlocal taken
-        monkeypatch.setattr("cs_sandbox.cell_process.Meter", lambda: meter.Meter(rate=rate, burst=64 << 10))
+        monkeypatch.setattr("cs_sandbox.cell_process.Meter", lambda: meter.Meter(rate=rate, burst=16 << 10))
         async with fake_run(job, wall=seconds) as (fake, run):
             taken = 0
             sending = asyncio.create_task(fake.send(encode(FromCell(**frame)) * 200_000))
@@ -316,7 +316,7 @@ async def test_a_flood_of_frames_that_cost_nothing_else_is_slowed_down_too(frame
             await asyncio.gather(sending, return_exceptions=True)
         return taken
 
-    slowed = await taken_within(1.0, 64 << 10)
-    assert 60 <= slowed <= 64 + 90
+    slowed = await taken_within(1.0, 16 << 10)
+    assert 16 <= slowed <= 16 + 16 + 40
     # The control: with an allowance that is never used up, the same flood goes through.
     assert await taken_within(1.0, 1 << 40) > 4 * slowed
