@@ -23,6 +23,13 @@ def list_cells(pool: CellPool) -> list[pb.Cell]:
         else:
             state = pb.CellState.CELL_STATE_BUSY
         found.append(
-            pb.Cell(pid=cell.pid, state=state, tenant=cell.tenant or "", runs=cell.runs, layers=list(cell.layers))
+            pb.Cell(
+                pid=cell.pid,
+                state=state,
+                tenant=cell.tenant or "",
+                runs=cell.runs,
+                layers=list(cell.layers),
+                live_runs=cell.load,
+            )
         )
     return found

@@ -12,10 +12,10 @@ gap leaves a state from which the next delivery goes on:
 
 The attempt number counts runs begun. A run that crashes its cell or its invoker is begun again; an activation whose
 `max_deliveries` runs crashed is ended as CS_RUNTIME_CRASH and its message goes to the dead letters. A run that was
-ended by another one of its cell is handed back without a crash being counted. Whatever was cut short is begun again
-in a cell of its own, so that it cannot happen to it twice and a crash has one suspect. The number of deliveries is no
-measure of that: a message is also delivered again because it was busy, found no slot, the store was away, or a
-process drained. A retry is the same message, put back with a delay: no worker waits for it.
+ended by another one of its cell is handed back without a crash being counted. What was cut short in its cell is begun
+again in a cell of its own (`suspects.py`), so that it cannot go on happening to it and a crash has one suspect. The
+number of deliveries is no measure of that: a message is also delivered again because it was busy, found no slot, the
+store was away, or a process drained. A retry is the same message, put back with a delay: no worker waits for it.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ from .metrics import Metrics
 from .persistence import persist
 from .runner import Ran, Runner
 from .slots import Slots
+from .suspects import Suspects
 
 _log = structlog.get_logger(__name__)
 
@@ -120,6 +121,7 @@ class Execution:
         self._policy = policy
         self._instance = instance
         self._at_gap = at_gap
+        self._suspects = Suspects()
 
     async def process(self, delivery: Delivery) -> None:
         """Bring the delivery's activation to its terminal state, or leave that to another delivery. Never fails."""
@@ -247,9 +249,12 @@ class Execution:
             ran, logs = self._not_run(request, held.begun, results.REASON_CRASH, message), NO_LOGS
         else:
             ran, logs = await self._run(request, held, cancel)
+            if ran.crashed or ran.bystander:
+                self._suspects.note(request.function.tenant, request.activation_id)
             if ran.crashed and held.begun.crashes + 1 < self._policy.max_deliveries:
                 raise CrashedRunError
             if ran.bystander:
+                self._parts.metrics.count_bystander()
                 raise BystanderRunError
         ran.result.dead_letter = ran.result.error.reason == results.REASON_CRASH
         await self._at_gap(Gap.RAN, request.activation_id)
@@ -266,7 +271,8 @@ class Execution:
             lambda logs: self._parts.activations.append_logs(tenant, activation_id, held.owner, logs),
         )
         try:
-            ran = await self._parts.runner.run(request, held.begun, cancel, sink)
+            alone = self._suspects.is_alone(tenant, activation_id, held.begun)
+            ran = await self._parts.runner.run(request, held.begun.attempt, cancel, sink, alone=alone)
         finally:
             logs = await sink.close()
         return ran, logs

@@ -47,6 +47,9 @@ class Metrics:
         self._takeovers = Counter(
             "cs_invoker_takeovers_total", "Activations that were taken over from a dead owner.", registry=registry
         )
+        self._bystanders = Counter(
+            "cs_invoker_bystanders_total", "Runs that ended because of another run in their cell.", registry=registry
+        )
         self._bundles = Counter(
             "cs_invoker_bundle_cache_lookups_total", "Look-ups of code by outcome.", ["outcome"], registry=registry
         )
@@ -68,6 +71,10 @@ class Metrics:
     def count_slot_wait(self) -> None:
         """Count a delivery that found no slot."""
         self._slot_waits.inc()
+
+    def count_bystander(self) -> None:
+        """Count a run that another run of its cell ended."""
+        self._bystanders.inc()
 
     def count_takeover(self) -> None:
         """Count an activation whose owner died."""

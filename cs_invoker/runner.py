@@ -21,7 +21,6 @@ from codesous.type.v1.log_entry_pb2 import LogEntry
 
 from cs_core.clock import Clock, to_timestamp
 from cs_core.errors import UnavailableError
-from cs_core.store.activations import Begun
 from cs_sandbox.job import Bundle, HostCalls, Job, Outcome, SandboxError
 
 from . import results
@@ -85,13 +84,17 @@ class Runner:
         except CodeMissingError:
             return None
 
-    async def run(self, request: InvocationRequest, begun: Begun, cancel: asyncio.Event, on_log: OnLog) -> Ran:
-        """Run the activation once. Raises UnavailableError and SandboxError, when nothing was run."""
-        attempt = begun.attempt
+    async def run(
+        self, request: InvocationRequest, attempt: int, cancel: asyncio.Event, on_log: OnLog, *, alone: bool = False
+    ) -> Ran:
+        """Run the activation once; `alone`: in a cell that runs nothing else meanwhile.
+
+        Raises UnavailableError and SandboxError, when nothing was run.
+        """
         try:
             version = await self.code.version(request.function)
             bundle = await self.code.bundle(version)
-            return await self._run(request, version, bundle, begun, cancel, on_log)
+            return await self._run(request, version, bundle, attempt, cancel, on_log, alone)
         except CodeMissingError as error:
             return self._failure(request, error.reason, str(error), attempt)
         except (UnavailableError, SandboxError):
@@ -105,14 +108,15 @@ class Runner:
         request: InvocationRequest,
         version: Version,
         bundle: Bundle,
-        begun: Begun,
+        attempt: int,
         cancel: asyncio.Event,
         on_log: OnLog,
+        alone: bool,
     ) -> Ran:
-        now, attempt = self.clock.now(), begun.attempt
+        now = self.clock.now()
         if expired(request, now):
             return self._failure(request, results.REASON_TIMEOUT, "the deadline passed before the run began", attempt)
-        job = make_job(request, version, bundle, attempt=attempt, now=now, sizes=self.sizes, alone=begun.was_cut_short)
+        job = make_job(request, version, bundle, attempt=attempt, now=now, sizes=self.sizes, alone=alone)
         host = self.open_host(request, version.config.capabilities)
         deadline = deadline_of(request)
         left = None if deadline is None else (deadline - now).total_seconds()

@@ -1,4 +1,4 @@
-"""The supervisor's handle of one cell: its process, its connection, its state, and how it ended."""
+"""The supervisor's handle of one cell: its process, its state, the work it is given, and how it ended."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from enum import Enum
 from typing import Final
 
 from codesous.cell.v1 import frames_pb2
-from google.protobuf.message import DecodeError
 
-from cs_sandbox import frames
+from cs_sandbox.burial import bury
 from cs_sandbox.cell import BUNDLES_MAX
+from cs_sandbox.cell_link import CellLink
 from cs_sandbox.cell_runs import CellRuns
+from cs_sandbox.frames import FrameError
 from cs_sandbox.job import Diagnostic, HostCalls, JailError, Job, LogEntry, Outcome, SandboxError
 from cs_sandbox.meter import Meter
 from cs_sandbox.result import cut
@@ -25,12 +26,8 @@ from cs_sandbox.run import Run
 from cs_sandbox.shelf import CONTEXTS_MAX
 from cs_sandbox.zygote_process import CellEnd, ForkedCell
 
-END_WAIT: Final = 0.5
-"""Seconds that we wait to be told how a cell ended before we say that we do not know."""
 FAULTS_MAX: Final = 100
 FAULT_TEXT_MAX: Final = 1000
-MEMORY_SUSPICION: Final = 0.5
-"""A crash with this share of the memory limits resident is taken for exhausted memory."""
 
 
 class CellState(Enum):
@@ -44,7 +41,7 @@ class CellState(Enum):
     GONE = "gone"
 
 
-class CellProcess(asyncio.Protocol):
+class CellProcess:
     """One cell. It serves one tenant at most in its life.
 
     Args:
@@ -69,17 +66,14 @@ class CellProcess(asyncio.Protocol):
         self._pidfd = forked.pidfd
         self._connection = forked.connection
         self._on_change = on_change
-        self._transport: asyncio.Transport | None = None
-        self._buffer = frames.FrameBuffer(frames.FROM_CELL_MAX)
+        self._link = CellLink(self, Meter())
         self._ready: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[CellEnd] = loop.create_future()
         self._checked: asyncio.Future[list[Diagnostic]] | None = None
         self._bundles: dict[str, None] = {}
         self._recent: dict[str, None] = {}
-        self._meter = Meter()
-        self._pause: asyncio.TimerHandle | None = None
         self._runs = CellRuns(self._send, self.kill)
-        self._started = self._reserved = self._gone = False
+        self._started = self._reserved = self._gone = self._changed = False
         self._grave: asyncio.Task[None] | None = None
 
     # Life.
@@ -87,7 +81,7 @@ class CellProcess(asyncio.Protocol):
     async def connect(self, patience: timedelta) -> None:
         """Wait until the cell has proven its jail. Raises `JailError` or `SandboxError`; the cell is gone then."""
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: self, self._connection)
+            await self._link.open(self._connection)
             async with asyncio.timeout(patience.total_seconds()):
                 await self._ready
         except TimeoutError:
@@ -153,35 +147,24 @@ class CellProcess(asyncio.Protocol):
         """Whether somebody waits to be told how the process ended."""
         return self._grave is not None and not self._grave.done()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is ours."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream socket has no other
-        self._transport = transport
-
     def kill(self, reason: str) -> None:
         """Kill the process at once. What runs in it ends as a crash, unless its outcome was fixed before."""
         self.kill_reason = self.kill_reason or reason
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        if self._transport is not None:
-            self._transport.abort()
-        self._close()
+        self._link.abort()
+        self.lose()
 
     def ended(self, end: CellEnd) -> None:
         """The zygote says how the process ended."""
         if not self._ended.done():
             self._ended.set_result(end)
 
-    def connection_lost(self, _error: Exception | None) -> None:
+    def lose(self) -> None:
         """The process is gone, or we let it go."""
-        self._close()
-
-    def _close(self) -> None:
         if self._gone:
             return
-        if self._pause is not None:
-            self._pause.cancel()
         if not self._ready.done():
             self._ready.set_exception(SandboxError("a cell died while it started"))
             self._ready.exception()
@@ -206,32 +189,9 @@ class CellProcess(asyncio.Protocol):
             if self.kill_reason == "close":
                 run.crash("the pool was closed")
             elif run is blamed:
-                self._grave = asyncio.get_running_loop().create_task(self._bury(run, memory))
+                self._grave = asyncio.get_running_loop().create_task(bury(run, self.kill_reason, memory, self._ended))
             else:
                 run.stand_by("the cell died of another run")
-
-    async def _bury(self, run: Run, memory: int) -> None:
-        """Tell why the cell died under a run. `memory`: what its runs might use together."""
-        late = asyncio.get_running_loop().time() > run.ends
-        try:
-            async with asyncio.timeout(END_WAIT):
-                end = await asyncio.shield(self._ended)
-        except TimeoutError:
-            run.crash("the cell died")
-            return
-        if self.kill_reason == "breach":
-            run.crash("the cell broke its protocol", retryable=False)
-        elif late and end.code == 0:
-            # It saw the deadline pass and left. An answer that we sent then broke the connection, its last word on it.
-            run.time_out()
-        elif not self.kill_reason and end.peak_bytes >= MEMORY_SUSPICION * memory and end.code != -signal.SIGSYS:
-            run.exhaust_memory()
-        elif end.code == -signal.SIGSYS:
-            run.crash("the cell made a system call that its jail forbids", retryable=False)
-        elif end.code < 0:
-            run.crash(f"the cell was ended by signal {-end.code}")
-        else:
-            run.crash("the cell ended")
 
     # Work.
 
@@ -249,7 +209,7 @@ class CellProcess(asyncio.Protocol):
         self._reserved = False
         cold = self._runs.count == 0
         self._load(job)
-        run = Run(job, self._runs.count + 1, host, self._send, on_log, self._unread)
+        run = Run(job, self._runs.count + 1, host, self._send, on_log, self._link.unread)
         self._runs.begin(run, grace)
         self._on_change(self)
         watch = None
@@ -287,36 +247,28 @@ class CellProcess(asyncio.Protocol):
         _use(self._recent, job.warm_key or bundle.sha256, CONTEXTS_MAX)
 
     def _send(self, frame: frames_pb2.ToCell) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        if self._link.writable:
             self._runs.turns.note_sent(frame)
-            self._transport.write(frames.encode(frame))
-
-    def _unread(self) -> int:
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+            self._link.send(frame)
 
     # Frames.
 
-    def data_received(self, data: bytes) -> None:
-        """Take the cell's frames, those of a cell in debt later; any breach of the protocol kills it."""
-        changed = False
-        try:
-            for body in self._buffer.feed(data):
-                frame = frames_pb2.FromCell.FromString(body)
-                frame.DiscardUnknownFields()
-                changed |= self._dispatch(frame)
-                if self._gone or self._pause is not None:
-                    break
-            if changed:
-                self._on_change(self)
-        except (frames.FrameError, DecodeError):
-            self.kill("breach")
+    def take_frame(self, frame: frames_pb2.FromCell) -> None:
+        """Take a frame. Raises `FrameError` when it is not one that may come now."""
+        self._changed |= self._dispatch(frame)
+
+    def end_read(self) -> None:
+        """All frames that came at once have been taken: see what the cell can be used for now."""
+        if self._changed:
+            self._changed = False
+            self._on_change(self)
 
     def _dispatch(self, frame: frames_pb2.FromCell) -> bool:
         """Take a frame; whether the cell can be used for something else now."""
         kind = frame.WhichOneof("frame")
         if self._runs.take(kind, frame):
             if kind in ("host_call", "turn"):
-                self._charge(len(frame.host_call.arguments))
+                self._link.charge(len(frame.host_call.arguments))
             if self._runs.number == 0:
                 self.idle_since = asyncio.get_running_loop().time()
             return kind in ("result", "idle") or (kind == "turn" and frame.turn.run_id == 0)
@@ -327,7 +279,7 @@ class CellProcess(asyncio.Protocol):
             self.idle_since = asyncio.get_running_loop().time()
             return True
         if kind == "retiring" and self._runs.number:
-            self._charge(0)
+            self._link.charge(0)
             self.retiring = True
         elif kind == "jail_failure" and not self._ready.done():
             self._ready.set_exception(JailError(frame.jail_failure.layer, frame.jail_failure.message))
@@ -339,22 +291,8 @@ class CellProcess(asyncio.Protocol):
                 ]
             )
         else:
-            raise frames.FrameError(f"an unexpected frame: {kind}")
+            raise FrameError(f"an unexpected frame: {kind}")
         return False
-
-    def _charge(self, size: int) -> None:
-        """Count a frame that it is the cell's to send or not; one that makes too much work is not read for a while."""
-        loop = asyncio.get_running_loop()
-        debt = self._meter.spend(size + self._meter.call_cost, loop.time())
-        if debt > 0 and self._pause is None and self._transport is not None:
-            self._transport.pause_reading()
-            self._pause = loop.call_later(debt, self._read_on)
-
-    def _read_on(self) -> None:
-        self._pause = None
-        self.data_received(b"")
-        if self._pause is None and self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
 
 
 def _use(recent: dict[str, None], key: str, most: int) -> list[str]:

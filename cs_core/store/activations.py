@@ -66,9 +66,9 @@ class Begun:
     result: InvocationResult | None = None
 
     @property
-    def was_cut_short(self) -> bool:
-        """Whether a run before this one ended neither by itself nor by a limit: its cell or its owner went away."""
-        return self.attempt > 1 + self.retries
+    def cut_short(self) -> int:
+        """Runs before this one that ended neither by themselves nor by a limit: their cell or their owner went away."""
+        return self.attempt - 1 - self.retries
 
 
 @dataclass(frozen=True, slots=True)

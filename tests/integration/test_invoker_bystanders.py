@@ -7,9 +7,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from cs_core.codeq.contract import INVOKE
 from cs_core.store.client import KvClient
+from cs_invoker.cells import list_cells
 from cs_sandbox import CellPool, Outcome, PoolSettings
 from tests.support.invocations import Ingress, status_of
 from tests.support.invokers import make_settings, running_invoker
@@ -42,12 +44,13 @@ async def test_neighbours_of_a_run_that_kills_their_cell_are_run_again(
     ingress = Ingress(kv)
     innocent = await ingress.put_version("innocent", INNOCENT, timeout=timedelta(seconds=25))
     poison = await ingress.put_version("poison", POISON, timeout=timedelta(seconds=1))
+    registry = CollectorRegistry()
     async with (
         CellPool(PoolSettings(cells_max=1, spare_cells=0)) as pool,
-        running_invoker(settings, pool=pool),
+        running_invoker(settings, pool=pool, registry=registry),
     ):
         neighbours = [await ingress.invoke(innocent) for _ in range(2)]
-        await wait_until(lambda: [cell.load for cell in pool.cells() if cell.tenant] == [2])
+        await wait_until(lambda: [cell.live_runs for cell in list_cells(pool) if cell.tenant] == [2])
         culprit = await ingress.invoke(poison)
         assert status_of(await ingress.ended(culprit)) == "TIMEOUT"
         for activation in neighbours:
@@ -57,4 +60,5 @@ async def test_neighbours_of_a_run_that_kills_their_cell_are_run_again(
             else:
                 assert (status_of(record), record.error.reason) == ("ERROR", "CS_RUNTIME_CRASH")
         await ingress.emptied()
+    assert registry.get_sample_value("cs_invoker_bystanders_total") == (2 if told else 0)
     assert len(await ingress.queue.list_dead_letters(INVOKE, limit=10)) == (0 if told else 2)

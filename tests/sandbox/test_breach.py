@@ -209,7 +209,7 @@ async def ask_on(fake, arguments=b'["k"]'):
             break
         while any(run._last_call < number or run._calls for run in fake.cell._runs.live):
             await asyncio.sleep(0)
-        most = max(most, fake.cell._unread())
+        most = max(most, fake.cell._link.unread())
     return most
 
 

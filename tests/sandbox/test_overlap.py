@@ -149,7 +149,7 @@ async def test_between_two_promise_jobs_of_a_run_that_goes_on_others_have_their_
 
 
 async def test_a_run_that_waits_too_long_times_out_alone(cells):
-    late, other = cells.begin("late", wall=0.4), cells.begin("other")
+    late, other = cells.begin("late", wall=1.5), cells.begin("other")
     await cells.asked("late", "other")
     outcome = await late
     assert (outcome.status, outcome.bystander) == (ACTIVATION_STATUS_TIMEOUT, False)
@@ -161,7 +161,7 @@ async def test_a_run_that_waits_too_long_times_out_alone(cells):
 
 
 async def test_a_neighbour_that_loops_is_interrupted_and_the_others_go_on(cells):
-    loop = cells.begin("loop", ASK_THEN.format(body="for (;;) {}"), wall=1.0)
+    loop = cells.begin("loop", ASK_THEN.format(body="for (;;) {}"), wall=1.5)
     other = cells.begin("other")
     await cells.asked("loop", "other")
     cells.gate.release("loop")
@@ -175,7 +175,7 @@ async def test_a_neighbour_that_loops_is_interrupted_and_the_others_go_on(cells)
 
 
 async def test_a_neighbour_that_cannot_be_interrupted_dies_with_the_cell_and_the_others_are_bystanders(cells):
-    deaf = cells.begin("deaf", ASK_THEN.format(body=DEAF), wall=0.7)
+    deaf = cells.begin("deaf", ASK_THEN.format(body=DEAF), wall=1.5)
     others = [cells.begin(f"k{n}") for n in range(3)]
     await cells.asked("deaf", "k0", "k1", "k2")
     cells.gate.release("deaf")
@@ -190,9 +190,9 @@ async def test_a_neighbour_that_cannot_be_interrupted_dies_with_the_cell_and_the
 
 
 async def test_a_run_that_was_kept_from_the_processor_is_a_bystander_and_the_other_goes_on(cells):
-    hog = "const end = Date.now() + 2500; while (Date.now() < end); return 'done'"
+    hog = "const end = Date.now() + 4000; while (Date.now() < end); return 'done'"
     busy = cells.begin("busy", ASK_THEN.format(body=hog))
-    hindered, slow = cells.begin("hindered", wall=1.0), cells.begin("slow", wall=1.0)
+    hindered, slow = cells.begin("hindered", wall=2.0), cells.begin("slow", wall=2.0)
     await cells.asked("busy", "hindered", "slow")
     cells.gate.release("busy")
     await asyncio.sleep(0.05)
@@ -357,7 +357,7 @@ async def test_a_run_whose_clock_is_up_ends_in_time_whatever_its_neighbours_do(c
     """The promise: not later than the time limit and the grace of the kill, here with much room for a busy machine."""
     loop = asyncio.get_running_loop()
     deaf = cells.begin("deaf", ASK_THEN.format(body=DEAF), wall=3.5)
-    late = cells.begin("late", wall=0.8)
+    late = cells.begin("late", wall=1.5)
     began = loop.time()
     await cells.asked("deaf", "late")
     cells.gate.release("deaf")

@@ -35,7 +35,7 @@ class _CellStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CellState.V
     CELL_STATE_IDLE: _CellState.ValueType  # 2
     """Of a tenant, and idle."""
     CELL_STATE_BUSY: _CellState.ValueType  # 3
-    """Runs an activation."""
+    """Runs activations."""
 
 class CellState(_CellState, metaclass=_CellStateEnumTypeWrapper):
     """State of a sandbox cell."""
@@ -47,7 +47,7 @@ CELL_STATE_SPARE: CellState.ValueType  # 1
 CELL_STATE_IDLE: CellState.ValueType  # 2
 """Of a tenant, and idle."""
 CELL_STATE_BUSY: CellState.ValueType  # 3
-"""Runs an activation."""
+"""Runs activations."""
 Global___CellState: _TypeAlias = CellState  # noqa: Y015
 
 @_typing.final
@@ -199,6 +199,7 @@ class Cell(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     RUNS_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
+    LIVE_RUNS_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     """Process id."""
     state: Global___CellState.ValueType
@@ -207,6 +208,8 @@ class Cell(_message.Message):
     """Tenant that it serves. Empty: none yet."""
     runs: _builtins.int
     """Activations that it ran."""
+    live_runs: _builtins.int
+    """Activations that are in it now, those that wait included."""
     @_builtins.property
     def layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Layers of its jail that hold."""
@@ -219,10 +222,11 @@ class Cell(_message.Message):
         tenant: _builtins.str = ...,
         runs: _builtins.int = ...,
         layers: _abc.Iterable[_builtins.str] | None = ...,
+        live_runs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["layers", b"layers", "pid", b"pid", "runs", b"runs", "state", b"state", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layers", b"layers", "live_runs", b"live_runs", "pid", b"pid", "runs", b"runs", "state", b"state", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
