@@ -6,12 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from codesous.control.v1.schedule_pb2 import OverlapPolicy, ScheduleState
+from codesous.control.v1.version_pb2 import Version
 from codesous.type.v1.activation_status_pb2 import ActivationStatus
 
 from cs_core.schedules import runs
 from cs_core.store import keys
 from cs_core.store.activations import ActivationStore
 from cs_core.store.client import KvClient
+from cs_core.store.resolve import Resolver
 from tests.support.schedules import ADA, FUNCTION, SECOND, SPACE, START, TENANT, Bench, outcome_of, put_function
 
 PARALLEL, QUEUE = OverlapPolicy.OVERLAP_POLICY_PARALLEL, OverlapPolicy.OVERLAP_POLICY_QUEUE
@@ -312,3 +314,27 @@ async def test_without_the_check_a_principal_that_may_not_would_run(
     await bench.create(every=1)
     await bench.pass_time(SECOND)
     assert await bench.outcomes() == [(1, "published")]
+
+
+async def test_ticks_that_are_due_at_once_share_a_look_up_and_later_ones_do_not(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[str] = []
+    resolve = Resolver.resolve
+
+    async def count(self: Resolver, *names: str) -> Version:
+        looked_up.append(names[3])
+        return await resolve(self, *names)
+
+    for number in range(12):
+        await bench.create(f"beat-{number}", every=1, overlap=PARALLEL)
+    monkeypatch.setattr(Resolver, "resolve", count)
+    await bench.pass_time(SECOND)
+    assert len(await bench.run()) == 12
+    assert 1 <= len(looked_up) < 12
+    # The alias is gone: the next ticks see it.
+    before = len(looked_up)
+    await bench.client.call("HDEL", keys.aliases(TENANT, SPACE, FUNCTION), "live")
+    await bench.pass_time(SECOND)
+    assert len(looked_up) > before
+    assert {outcome for _, outcome in (await bench.outcomes("beat-7"))[1:]} == {"refused"}
