@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from codesous.queue.v1.invocation_pb2 import InvocationRequest
@@ -19,7 +19,7 @@ from cs_sandbox.host.heartbeat import HeartbeatCalls
 from cs_sandbox.host.http import HttpCalls
 from cs_sandbox.host.kv import KvCalls
 from cs_sandbox.host.publish import QueueCalls
-from cs_sandbox.host.redaction import Redactor
+from cs_sandbox.host.redaction import Redactor, Redactors
 from cs_sandbox.host.secret import SecretCalls
 
 from .host_heartbeat import HeartbeatSender
@@ -35,7 +35,7 @@ class ActivationHost:
     calls: CheckedCalls
     heartbeats: HeartbeatCalls
     redactor: Redactor
-    """Knows the secrets that the activation has read."""
+    """Knows the secrets that the version's activations have read."""
 
     async def call(self, method: str, arguments: list[Any]) -> Any:
         """Perform `method` and return a JSON value. Raises HostCallError."""
@@ -59,12 +59,14 @@ class HostApi:
     clock: Clock
     limits: LimitSettings
     partitions: int
+    redactors: Redactors = field(default_factory=Redactors)
 
     def open(self, request: InvocationRequest, capabilities: Capabilities) -> ActivationHost:
         """The host calls of one activation."""
         tenant, limits = request.function.tenant, self.limits
         grants = Grants(capabilities, cadence=request.trigger.WhichOneof("kind") == "cadence")
-        redactor = Redactor()
+        ref = request.function
+        redactor = self.redactors.of(f"{tenant}/{ref.namespace}/{ref.function}/{ref.version}")
         publisher = QueuePublisher(self.queue, self.topics, self.clock, self.partitions, tenant, request.activation_id)
         heartbeats = HeartbeatCalls(HeartbeatSender(self.channel, self.clock, request).send, limits.heartbeat_bytes)
         calls = CheckedCalls(

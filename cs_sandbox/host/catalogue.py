@@ -121,7 +121,7 @@ _CALLS: Final = (
         "secrets",
         "get",
         "cs.secrets.get(name)",
-        "The value, as text. Logs, results and errors of the activation show `[redacted]` in its place.",
+        "The value, as text. Logs, results and errors of the version show `[redacted]` in its place from then on.",
         "`secrets` with the name",
         "value: 64 KiB",
         ("CS_NOT_FOUND_SECRET", "CS_SECRETS_UNAVAILABLE"),

@@ -1,4 +1,4 @@
-"""Takes secrets out of what an activation leaves behind: its log lines, its response, its error.
+"""Takes secrets out of what activations leave behind: their log lines, their responses, their errors.
 
 It guards against accidents, not against the author of the function: who may read a secret can always send it
 somewhere in a disguise. A value is found as it is, as JSON and URLs write it, and within base64 and hexadecimal text.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
@@ -19,23 +20,26 @@ from cs_sandbox.job import FunctionResponse, InvocationError, LogEntry, Outcome
 MARK: Final = "[redacted]"
 SHORTEST: Final = 4
 """Shorter values are left: they stand in too much that is no secret."""
+VALUES_MAX: Final = 256
 
 
 class Redactor:
-    """Knows the secrets that one activation has read."""
+    """Knows the secrets that the activations of one version have read: the newest, should there be very many."""
 
     def __init__(self) -> None:
-        self._forms: set[str] = set()
+        self._forms: dict[str, frozenset[str]] = {}
         self._text: re.Pattern[str] | None = None
         self._bytes: re.Pattern[bytes] | None = None
 
     def learn(self, value: str) -> None:
         """Hide this value from now on."""
-        if len(value) < SHORTEST:
+        if len(value) < SHORTEST or value in self._forms:
             return
-        self._forms.update(forms_of(value))
+        self._forms[value] = frozenset(forms_of(value))
+        while len(self._forms) > VALUES_MAX:
+            del self._forms[next(iter(self._forms))]
         # The longest first, so that no part of one is left beside the mark of another.
-        ordered = sorted(self._forms, key=len, reverse=True)
+        ordered = sorted(set().union(*self._forms.values()), key=len, reverse=True)
         self._text = re.compile("|".join(re.escape(form) for form in ordered))
         self._bytes = re.compile(b"|".join(re.escape(form.encode()) for form in ordered))
 
@@ -83,6 +87,26 @@ class Redactor:
         if self._bytes is None:
             return body
         return base64.b64encode(self._bytes.sub(MARK.encode(), base64.b64decode(body))).decode()
+
+
+class Redactors:
+    """The redactors of the versions that ran lately, by name.
+
+    One serves every activation of its version: where a context is kept from one to the next, a secret that the first
+    has read may be logged by the second.
+    """
+
+    def __init__(self, most: int = 4096) -> None:
+        self._most = most
+        self._known: OrderedDict[str, Redactor] = OrderedDict()
+
+    def of(self, name: str) -> Redactor:
+        """The redactor of a version."""
+        found = self._known.setdefault(name, Redactor())
+        self._known.move_to_end(name)
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
+        return found
 
 
 def forms_of(value: str) -> Iterator[str]:

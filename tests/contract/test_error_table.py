@@ -106,3 +106,11 @@ def test_a_reason_is_documented_with_its_statuses(reason: str) -> None:
     line = next(line for line in (ROOT / "docs/reference/errors.md").read_text().splitlines() if f"`{reason}`" in line)
     assert f"`{status.grpc_code(reason).name}`" in line
     assert str(status.http_status(reason)) in line
+
+
+@pytest.mark.parametrize("reason", ["CS_VALIDATION_FIELD", "CS_RATE_LIMITED", "CS_QUEUE_FULL", "CS_NOT_FOUND_SECRET"])
+def test_a_refusal_inside_of_a_function_is_not_told_as_its_callers_fault(reason: str) -> None:
+    error = errors.RuntimeFailure(InvocationError(reason=reason, message="x"), "id")
+    assert (status.mapping_of(error).code, status.mapping_of(error).http) == (grpc.StatusCode.UNKNOWN, 500)
+    assert status.to_status(error, "req").code == grpc.StatusCode.UNKNOWN.value[0]
+    assert status.http_status(reason) in (400, 404, 429)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from codesous.gateway.v1.activation_pb2 import Activation
 from codesous.queue.v1.envelope_pb2 import Envelope
+from codesous.runtime.v1.version_config_pb2 import IsolationLevel
 from codesous.type.v1.capabilities_pb2 import Capabilities, HttpCapability, KvCapability, KvOperation, QueueCapability
 from codesous.type.v1.trigger_pb2 import CadenceTrigger, Trigger
 
@@ -55,10 +56,14 @@ async def invoker(redis_url: str, tmp_path: Path) -> AsyncIterator[None]:
         yield
 
 
-async def run(ingress: Ingress, source: str, event: Any = None, *, trigger: Trigger | None = None) -> Activation:
+async def run(
+    ingress: Ingress, source: str, event: Any = None, *, trigger: Trigger | None = None, **config: Any
+) -> Activation:
     # Versions never change, so each source has a name of its own.
     name = f"host-{zlib.crc32(source.encode())}"
-    ref = await ingress.put_version(name, f"export default async (event) => {{ {source} }}", capabilities=EVERYTHING)
+    ref = await ingress.put_version(
+        name, f"export default async (event) => {{ {source} }}", capabilities=EVERYTHING, **config
+    )
     request = ingress.make_request(ref, event, reply_to="poller-1")
     if trigger is not None:
         request.trigger.CopyFrom(trigger)
@@ -183,6 +188,22 @@ async def test_a_secret_that_was_read_is_in_nothing_that_is_kept(ingress: Ingres
     got = body(await run(ingress, source, "return"))
     assert got["length"] == len(SECRET)
     assert got["missing"] == "CS_NOT_FOUND_SECRET"
+
+
+async def test_a_secret_that_a_kept_context_remembers_is_redacted_in_its_next_activation(
+    ingress: Ingress, invoker: None
+) -> None:
+    source = """globalThis.known ??= [await cs.secrets.get("db-password"), 0];
+    known[1]++;
+    console.log("know", known[0]);
+    return [known[0], known[1]]"""
+    seen = []
+    for _ in range(2):
+        record = await run(ingress, source, isolation=IsolationLevel.ISOLATION_LEVEL_VERSION)
+        [line] = await ingress.activations.logs(ingress.tenant, record.activation_id, 0, 100)
+        assert line.message == "know [redacted]"
+        seen.append(body(record))
+    assert seen == [["[redacted]", 1], ["[redacted]", 2]]
 
 
 async def test_a_secret_is_another_tenants_or_not_granted_in_vain(

@@ -160,6 +160,8 @@ def test_one_answer_names_all_that_is_wrong() -> None:
         ({"kv": {"operations": ["KV_OPERATION_UNSPECIFIED"]}}, "c.kv.operations[0]"),
         ({"codeq": {"publishTopics": ["a b"]}}, "c.codeq.publish_topics[0]"),
         ({"codeq": {"publishTopics": ["a*b"]}}, "c.codeq.publish_topics[0]"),
+        ({"codeq": {"publishTopics": ["cs.invoke"]}}, "c.codeq.publish_topics[0]"),
+        ({"codeq": {"publishTopics": ["ok", "cs.*"]}}, "c.codeq.publish_topics[1]"),
         ({"http": {"allowHosts": ["UPPER.example"]}}, "c.http.allow_hosts[0]"),
         ({"http": {"allowHosts": ["a..b"]}}, "c.http.allow_hosts[0]"),
         ({"http": {"allowHosts": ["*"]}}, "c.http.allow_hosts[0]"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cs_sandbox.host.redaction import MARK, Redactor
+from cs_sandbox.host.redaction import MARK, VALUES_MAX, Redactor, Redactors
 
 
 def knowing(*values: str) -> Redactor:
@@ -44,6 +44,20 @@ def test_a_value_within_another_leaves_nothing_of_it() -> None:
 
 def test_values_too_short_to_be_secret_are_left() -> None:
     assert knowing("", "a", "abc").text("a abc") == "a abc"
+
+
+def test_a_version_has_one_redactor_for_all_its_activations() -> None:
+    redactors = Redactors(most=2)
+    redactors.of("a").learn("s3cret-value")
+    assert redactors.of("a").text("s3cret-value") == MARK
+    assert redactors.of("b").text("s3cret-value") == "s3cret-value"
+    redactors.of("c")
+    assert redactors.of("a").text("s3cret-value") == "s3cret-value"
+
+
+def test_only_so_many_values_are_remembered_the_newest_of_them() -> None:
+    redactor = knowing(*(f"value-{number:04}" for number in range(VALUES_MAX + 1)))
+    assert redactor.text(f"value-0000 value-{VALUES_MAX:04}") == f"value-0000 {MARK}"
 
 
 def test_without_a_secret_nothing_is_touched() -> None:
