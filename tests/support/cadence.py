@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -201,22 +202,16 @@ class CadenceMesh:
     async def poller(self, instance: str = "", **cadence: Any) -> AsyncIterator[tuple[Poller, CollectorRegistry]]:
         """A poller in this process."""
         settings, registry = self.settings(**cadence), CollectorRegistry()
-        client = KvClient(self.client.url)
-        queue = KvQueue(client, PARTITIONS, _LEASE, timedelta(milliseconds=50))
-        async with CadenceConnection(settings.cadence.target, "code-sous") as connection:
-            poller = assemble(
-                settings,
-                client,
-                queue,
-                connection,
-                SystemClock(),
-                instance or ids.instance_id("cadence-poller"),
-                registry,
-            )
+        async with AsyncExitStack() as stack:
+            client = KvClient(self.client.url)
+            stack.push_async_callback(client.close)
+            queue = KvQueue(client, PARTITIONS, _LEASE, timedelta(milliseconds=50))
+            stack.push_async_callback(queue.close)
+            connection = await stack.enter_async_context(CadenceConnection(settings.cadence.target, "code-sous"))
+            name = instance or ids.instance_id("cadence-poller")
+            poller = assemble(settings, client, queue, connection, SystemClock(), name, registry)
             async with poller.running():
                 yield poller, registry
-        await queue.close()
-        await client.close()
 
     def settings(self, **cadence: Any) -> Settings:
         """Settings of a poller, with lives short enough for a test."""
@@ -251,10 +246,11 @@ class PollerProcess:
 
     def start(self) -> None:
         """Start the process."""
+        # What tells tests how to run is no setting of a service.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CS_")}
+        command = [sys.executable, "-m", "cs_poller", "--config", str(self._config)]
         with self._config.with_suffix(".log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "cs_poller", "--config", str(self._config)], stdout=log, stderr=log
-            )
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
     def kill(self) -> None:
         """SIGKILL."""
