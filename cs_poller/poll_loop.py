@@ -11,11 +11,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+import structlog
+
 from cs_core.backoff import Backoff
 from cs_core.errors import CodeSousError
 
 from .permits import Permits
 
+_log = structlog.get_logger(__name__)
 QUICK = 0.5
 """Seconds. A poll that brings nothing sooner than this did not wait: the next one must not follow at once."""
 _Task = TypeVar("_Task")
@@ -78,9 +81,10 @@ class PollLoop(Generic[_Task]):
         try:
             task = await self._poll(self._unsure)
         except CodeSousError as error:
-            self._unsure = True
-            self._on_outcome(error)
-            return False, self._backoff.next()
+            return self._failed(error)
+        except Exception:  # noqa: BLE001 - a fault of ours must not end the loop, nor be silent
+            _log.exception("a poll failed by a fault of the poller")
+            return self._failed(CodeSousError("CS_INTERNAL", "a fault of the poller; its log says more"))
         finally:
             self.polling = False
         self._unsure = False
@@ -93,3 +97,8 @@ class PollLoop(Generic[_Task]):
             return False, self._backoff.next()
         self._backoff.reset()
         return False, 0.0
+
+    def _failed(self, error: CodeSousError) -> tuple[bool, float]:
+        self._unsure = True
+        self._on_outcome(error)
+        return False, self._backoff.next()

@@ -109,11 +109,19 @@ class Reconciler:
             known = set(self._groups)
             tenants = known | await self._index.all() if everything else rung | await self._index.changed()
             for tenant in sorted(tenants):
-                await self._apply(tenant, everything)
+                await self._guard(tenant, everything)
         except UnavailableError as error:
             _log.info("did not look at worker bindings", error=error.message)
             self._rung |= rung
             self._look_at_all = self._look_at_all or everything
+
+    async def _guard(self, tenant: str, tidy: bool) -> None:
+        try:
+            await self._apply(tenant, tidy)
+        except UnavailableError:
+            raise
+        except Exception:  # noqa: BLE001 - what is wrong with one tenant's bindings must not stop the others'
+            _log.exception("worker bindings could not be read", tenant=tenant)
 
     async def _apply(self, tenant: str, tidy: bool) -> None:
         stored = await self._bindings.list_all(tenant)

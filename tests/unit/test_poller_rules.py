@@ -153,14 +153,14 @@ def loop_over(script: Script, permits: Permits, accept: Callable[[object], None]
 
 async def test_a_loop_goes_on_after_failures_and_hands_each_task_on_with_its_permit() -> None:
     permits, taken = Permits(3), []
-    script = Script(AWAY, None, "one", CadenceRefusedError("no"), "two")
+    script = Script(AWAY, None, "one", CadenceRefusedError("no"), ValueError("a fault"), "two")
     running = asyncio.create_task(loop_over(script, permits, taken.append).run())
-    await wait_until(lambda: len(script.unsure) == 6)
+    await wait_until(lambda: len(script.unsure) == 7)
     assert taken == ["one", "two"]
     # Two tasks and the poll that goes on.
     assert permits.taken == 3
     # The first poll, and each after a failure, is a short one.
-    assert script.unsure == [True, True, False, False, True, False]
+    assert script.unsure == [True, True, False, False, True, True, False]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert (permits.taken, script.cancelled) == (2, 1)

@@ -26,7 +26,7 @@ BINDINGS = 4
 KILLS = 2
 # Server, workflows and functions share this process: more workflows than this only wait for each other.
 AT_ONCE = 100
-TIMEOUT = timedelta(seconds=20)
+TIMEOUT = timedelta(seconds=60)
 
 
 async def work(call: Call) -> Any:
@@ -64,16 +64,18 @@ async def test_every_task_is_answered_while_the_poller_is_killed_twice(kv: KvCli
                 process.start()
             ends = await asyncio.gather(*runs)
             took = loop.time() - began
-        again = sum(len(answers) - 1 for answers in mesh.answers.values())
-        lost = sum(end.attempt for end in ends)
+
+            async def nothing_left() -> bool:
+                return await mesh.tasks.count() == 0
+
+            await wait_until(nothing_left, within=60)
+        more = sum(end.attempt for end in ends)
         print(
             f"{TASKS} tasks over {BINDINGS} bindings, poller killed {KILLS} times: {mesh.accepted()} answered in"
-            f" {took:.1f} s; attempts that died with their poller unrecorded: {lost}; answers sent again, and refused:"
-            f" {again}"
+            f" {took:.1f} s; attempts beyond the first: {more}; answers that were refused: {mesh.refused()}"
         )
         assert [(end.how, json.loads(end.data)) for end in ends] == [("completed", number) for number in range(TASKS)]
-        # An attempt takes one answer, whatever dies; an attempt that was lost takes none.
-        assert all([taken for _, taken in answers].count(True) == 1 for answers in mesh.answers.values())
-        assert len(mesh.answers) == TASKS
+        # An attempt takes one answer at most, whatever dies, and its function runs once.
+        assert all([taken for _, taken in answers].count(True) <= 1 for answers in mesh.answers.values())
+        assert mesh.accepted() == TASKS
         assert set(mesh.invoker.runs.values()) == {1}
-        assert await mesh.tasks.count() == 0
