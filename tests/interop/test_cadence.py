@@ -184,6 +184,8 @@ SCENARIOS: tuple[Callable[[Place], Coroutine[Any, Any, None]], ...] = (
     is_tried_again_by_the_workflows_policy,
     times_out_by_the_functions_limit,
     times_out_by_cadences_limit,
+    lives_by_its_heartbeats,
+    is_cancelled_through_its_heartbeats,
 )
 
 
