@@ -38,7 +38,15 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
         poller = assemble(settings, client, queue, connection, clock, instance, registry)
         server = RpcServer(
             settings,
-            Process(SERVICE, instance, clock.now(), settings, queue=queue, inflight=lambda: poller.inflight),
+            Process(
+                SERVICE,
+                instance,
+                clock.now(),
+                settings,
+                queue=queue,
+                inflight=lambda: poller.inflight,
+                on_drain=poller.drain,
+            ),
             [],
             port=settings.poller.port,
             probes={"store": client.ping, "codeq": queue.ping},

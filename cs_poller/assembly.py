@@ -69,6 +69,10 @@ class Poller:
         """Tasks that this process is to answer."""
         return self._tasks.count
 
+    async def drain(self, draining: bool) -> None:
+        """Receive no more tasks until told to go on; those in flight are answered."""
+        self.reconciler.drain(draining)
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Poll for the length of the block; at its end, tasks have the grace to end, and others adopt what is left."""

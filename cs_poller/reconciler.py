@@ -55,6 +55,7 @@ class Reconciler:
         self._groups: dict[str, dict[str, Group]] = defaultdict(dict)
         self._rung: set[str] = set()
         self._look_at_all = True
+        self._draining = False
         self._wake = asyncio.Event()
 
     def groups(self) -> list[Group]:
@@ -69,6 +70,11 @@ class Reconciler:
         """Look at all tenants, soon."""
         self._look_at_all = True
         self._wake.set()
+
+    def drain(self, draining: bool) -> None:
+        """Poll for nothing, or for everything again. Tasks in flight are not touched."""
+        self._draining = draining
+        self.look_at_all()
 
     async def run(self) -> None:
         """Keep in step until cancelled, then stop every group."""
@@ -127,7 +133,8 @@ class Reconciler:
         stored = await self._bindings.list_all(tenant)
         if tidy and not stored:
             await self._index.forget(tenant)
-        wanted = {binding.uid: binding for binding in stored if binding.state != _PAUSED}
+        polled = [binding for binding in stored if binding.state != _PAUSED and not self._draining]
+        wanted = {binding.uid: binding for binding in polled}
         groups = self._groups[tenant]
         for uid in [uid for uid in groups if uid not in wanted]:
             group = groups.pop(uid)

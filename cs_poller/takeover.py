@@ -65,6 +65,8 @@ class Takeover:
                     await self.look()
                 except UnavailableError as error:
                     _log.info("did not look for tasks to adopt", error=error.message)
+                except Exception:  # noqa: BLE001 - one task that cannot be read must not end the adopting of others
+                    _log.exception("tasks could not be adopted")
                 await asyncio.sleep(self._every)
         finally:
             for estate in self._estates.values():

@@ -216,6 +216,23 @@ async def test_a_tenant_without_bindings_leaves_the_index_unless_it_was_noted_la
     assert await index.all() == set()
 
 
+async def test_a_drained_poller_takes_nothing_new_and_answers_what_it_has(mesh: CadenceMesh, gate: Gate) -> None:
+    await mesh.bind("jobs", {"Gate": "gate"})
+    waiting = mesh.engine.domain("demo").activities["jobs"]
+    async with mesh.poller() as (poller, _):
+        first = asyncio.create_task(mesh.run("jobs", "Gate"))
+        await wait_until(lambda: poller.inflight == 1)
+        await poller.drain(True)
+        await wait_until(lambda: not poller.reconciler.groups())
+        second = asyncio.create_task(mesh.run("jobs", "Gate"))
+        await wait_until(lambda: len(waiting) == 1)
+        gate.open.set()
+        assert (await first).how == "completed"
+        assert not second.done()
+        await poller.drain(False)
+        assert (await second).how == "completed"
+
+
 async def test_a_server_that_goes_away_shows_on_the_binding_and_is_found_again(
     mesh: CadenceMesh, gate: Gate, kv: KvClient
 ) -> None:
