@@ -58,10 +58,18 @@ class CapabilityGate:
         before = await self.read(target.tenant, target.namespace, target.function, present)
         diff = diff_versions(before, target)
         if diff.HasField("added"):
-            self._check(alias, diff, target, actor)
+            self._check(f"alias {alias}", diff, target, actor)
         return diff if diff.HasField("added") or diff.HasField("removed") else None
 
-    def _check(self, alias: str, diff: CapabilityDiff, target: Version, actor: Actor) -> None:
+    def check_report_only(self, version: Version, actor: Actor) -> None:
+        """Raise AuthorizationError when a version's egress is only reported and the actor may not grant that.
+
+        It does so whether or not an alias will point there: a version can be called by its number.
+        """
+        if version.config.egress_report_only:
+            self._check(f"version {version.version}", diff_versions(None, version), version, actor)
+
+    def _check(self, what: str, diff: CapabilityDiff, target: Version, actor: Actor) -> None:
         resource = f"cs:{target.tenant}:{target.namespace}:function/{target.function}"
         try:
             self._policy.check(actor.principal, ACTION, resource)
@@ -69,13 +77,13 @@ class CapabilityGate:
             added = listed(diff.added)
             if self._mode == "enforce":
                 told = "; ".join(f"{kind.replace('_', ' ')} {values}" for kind, values in added.items())
-                message = f"{ACTION} on {resource} is needed: {alias} would newly reach {told}"
+                message = f"{ACTION} on {resource} is needed: {what} would newly reach {told}"
                 raise AuthorizationError(error.reason, message, action=ACTION, metadata=added) from error
             _log.warning(
-                "an alias newly reaches what nobody granted",
+                "something newly reaches what nobody granted",
+                what=what,
                 tenant=target.tenant,
                 resource=resource,
-                alias=alias,
                 version=target.version,
                 subject=actor.principal.subject,
                 added=added,

@@ -183,6 +183,7 @@ class Versions:
             creator=actor.principal.subject,
             draft_id=draft.draft_id,
         )
+        self._gate.check_report_only(version, actor)
         alias, diff = None, None
         if request.alias:
             diff = await self._gate.pass_through(

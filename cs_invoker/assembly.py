@@ -136,6 +136,7 @@ def _runner(settings: Settings, backends: Backends) -> Runner:
         clock=backends.clock,
         limits=limits,
         partitions=settings.store.partitions,
+        count_egress_report=backends.metrics.count_egress_report,
     )
     return Runner(
         code=backends.code,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from codesous.queue.v1.invocation_pb2 import InvocationRequest
-from codesous.type.v1.capabilities_pb2 import Capabilities
+from codesous.runtime.v1.version_config_pb2 import VersionConfig
+from codesous.type.v1.log_entry_pb2 import LogEntry
 
 from cs_core.clock import Clock
 from cs_core.codeq import Queue, ResultChannel
@@ -22,6 +24,7 @@ from cs_sandbox.host.publish import QueueCalls
 from cs_sandbox.host.redaction import Redactor, Redactors
 from cs_sandbox.host.secret import SecretCalls
 
+from .egress_report import EgressReport
 from .host_heartbeat import HeartbeatSender
 from .host_kv import StoredKeyValues
 from .host_publish import QueuePublisher, TopicLimit
@@ -59,14 +62,22 @@ class HostApi:
     clock: Clock
     limits: LimitSettings
     partitions: int
+    count_egress_report: Callable[[], None]
     redactors: Redactors = field(default_factory=Redactors)
 
-    def open(self, request: InvocationRequest, capabilities: Capabilities) -> ActivationHost:
-        """The host calls of one activation."""
+    def open(
+        self, request: InvocationRequest, config: VersionConfig, on_log: Callable[[LogEntry], None]
+    ) -> ActivationHost:
+        """The host calls of one activation, under its version's configuration. `on_log` takes lines of its log."""
         tenant, limits = request.function.tenant, self.limits
-        grants = Grants(capabilities, cadence=request.trigger.WhichOneof("kind") == "cadence")
         ref = request.function
         redactor = self.redactors.of(f"{tenant}/{ref.namespace}/{ref.function}/{ref.version}")
+        report = EgressReport(request, on_log, self.count_egress_report, redactor.text, self.clock)
+        grants = Grants(
+            config.capabilities,
+            cadence=request.trigger.WhichOneof("kind") == "cadence",
+            report_host=report if config.egress_report_only else None,
+        )
         publisher = QueuePublisher(self.queue, self.topics, self.clock, self.partitions, tenant, request.activation_id)
         heartbeats = HeartbeatCalls(HeartbeatSender(self.channel, self.clock, request).send, limits.heartbeat_bytes)
         calls = CheckedCalls(

@@ -54,6 +54,12 @@ class Metrics:
             "cs_invoker_bundle_cache_lookups_total", "Look-ups of code by outcome.", ["outcome"], registry=registry
         )
 
+        self._egress_reports = Counter(
+            "cs_invoker_egress_reports_total",
+            "Fetches from hosts that no capability names, let through and reported.",
+            registry=registry,
+        )
+
     def observe_result(self, result: InvocationResult) -> None:
         """Count an activation that ended here, and the length of its run if it ran."""
         status = ActivationStatus.Name(result.status).removeprefix(_STATUS_PREFIX).lower()
@@ -94,6 +100,10 @@ class Metrics:
     def count_cold_start(self) -> None:
         """Count a run in a cell that was new to its tenant."""
         self._cold.inc()
+
+    def count_egress_report(self) -> None:
+        """Count a fetch that would be denied if egress were enforced."""
+        self._egress_reports.inc()
 
     def count_bundle_lookup(self, hit: bool) -> None:
         """Count a look-up in the bundle cache."""

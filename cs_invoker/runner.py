@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import structlog
 from codesous.control.v1.version_pb2 import Version
 from codesous.queue.v1.invocation_pb2 import InvocationRequest, InvocationResult
-from codesous.type.v1.capabilities_pb2 import Capabilities
+from codesous.runtime.v1.version_config_pb2 import VersionConfig
 from codesous.type.v1.function_ref_pb2 import FunctionRef
 from codesous.type.v1.log_entry_pb2 import LogEntry
 
@@ -52,7 +52,7 @@ class Code(Protocol):
 
 
 OnLog = Callable[[LogEntry], None]
-OpenHost = Callable[[InvocationRequest, Capabilities], ActivationHost]
+OpenHost = Callable[[InvocationRequest, VersionConfig, OnLog], ActivationHost]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Runner:
         if expired(request, now):
             return self._failure(request, results.REASON_TIMEOUT, "the deadline passed before the run began", attempt)
         job = make_job(request, version, bundle, attempt=attempt, now=now, sizes=self.sizes, alone=alone)
-        host = self.open_host(request, version.config.capabilities)
+        host = self.open_host(request, version.config, on_log)
         deadline = deadline_of(request)
         left = None if deadline is None else (deadline - now).total_seconds()
         run = asyncio.ensure_future(self.cells.run(job, host, lambda line: on_log(host.redactor.log(line))))

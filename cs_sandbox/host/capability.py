@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +25,8 @@ class Grants:
     capabilities: Capabilities
     cadence: bool = False
     """Whether it came from a Cadence task: only those have a heartbeat."""
+    report_host: Callable[[str], None] | None = None
+    """Told of each fetch from a host that the capabilities do not name; it is then let through. None: it is denied."""
 
     def check(self, call: HostCall, arguments: list[Any]) -> None:
         """Return when the call is granted. Raises HostCallError, which names the capability and what was asked."""
@@ -62,9 +64,12 @@ class Grants:
             raise denied("codeq", f"topic {shown(asked)}", "by cs.codeq.publish")
 
     def check_url(self, url: ParsedUrl) -> None:
-        """Return when the host may be reached. Raises HostCallError."""
-        if not matches_host(self.capabilities.http.allow_hosts, url.host):
+        """Return when the host may be reached, or its use is only reported. Raises HostCallError."""
+        if matches_host(self.capabilities.http.allow_hosts, url.host):
+            return
+        if self.report_host is None:
             raise denied("http", f"host {shown(url.host)}", "by fetch")
+        self.report_host(url.host)
 
 
 def matches_topic(patterns: Sequence[str], topic: str) -> bool:

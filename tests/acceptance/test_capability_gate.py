@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.acceptance.conftest import TENANT, Mesh
 
-PATH = "/namespaces/default/functions/reaching"
+PATH = "/namespaces/default/functions/listed"
 
 
 def manifest(*hosts: str) -> dict[str, Any]:
@@ -18,8 +18,8 @@ def manifest(*hosts: str) -> dict[str, Any]:
     }
 
 
-def deploy(mesh: Mesh, token: str, *hosts: str, expect: int = 0) -> Any:
-    folder = mesh.home / "reaching"
+def deploy(mesh: Mesh, name: str, token: str, *hosts: str, expect: int = 0) -> Any:
+    folder = mesh.home / name
     folder.mkdir(exist_ok=True)
     (folder / "manifest.json").write_text(json.dumps(manifest(*hosts)))
     (folder / "index.js").write_text("export default () => 1")
@@ -29,13 +29,13 @@ def deploy(mesh: Mesh, token: str, *hosts: str, expect: int = 0) -> Any:
 
 def test_a_developer_asks_and_an_admin_grants(mesh: Mesh) -> None:
     developer = mesh.token(TENANT, "developer")
-    first = deploy(mesh, mesh.admin, "api.example.com")
+    first = deploy(mesh, "reaching", mesh.admin, "api.example.com")
     assert first.json["capability_diff"]["added"]["hosts"] == ["api.example.com"]
-    assert deploy(mesh, developer, "api.example.com").json["capability_diff"] is None
-    refused = deploy(mesh, developer, "*.example.com", expect=1)
+    assert deploy(mesh, "reaching", developer, "api.example.com").json["capability_diff"] is None
+    refused = deploy(mesh, "reaching", developer, "*.example.com", expect=1)
     assert refused.error["reason"] == "CS_AUTHZ_ACTION_DENIED"
     assert "cs:function:grant" in refused.error["message"]
-    assert "live would newly reach hosts *.example.com" in refused.error["message"]
+    assert "alias live would newly reach hosts *.example.com" in refused.error["message"]
     # The developer publishes without the alias, and shows the admin what it is about.
     draft = mesh.cs(
         "fn", "draft", "upload", "reaching", "--path", str(mesh.home / "reaching"), CODE_SOUS_TOKEN=developer
@@ -53,8 +53,8 @@ def test_a_developer_asks_and_an_admin_grants(mesh: Mesh) -> None:
 
 
 def test_by_rest_the_refusal_lists_what_would_be_new(mesh: Mesh) -> None:
-    deploy(mesh, mesh.admin, "api.example.com")
-    deploy(mesh, mesh.admin, "api.example.com", "other.example.com")
+    deploy(mesh, "listed", mesh.admin, "api.example.com")
+    deploy(mesh, "listed", mesh.admin, "api.example.com", "other.example.com")
     newest = mesh.rest("GET", f"{PATH}/versions").json()["versions"][0]["version"]
     mesh.rest("PUT", f"{PATH}/aliases/live", json={"version": newest - 1})
     developer = mesh.token(TENANT, "developer")

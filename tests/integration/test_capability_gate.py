@@ -68,7 +68,9 @@ async def test_who_may_not_grant_cannot_move_an_alias_to_where_it_reaches_more(k
         await control.move("live", 3, DEVELOPER)
     assert caught.value.reason == "CS_AUTHZ_ACTION_DENIED"
     assert caught.value.metadata == {"action": "cs:function:grant", "hosts": "b.com"}
-    assert caught.value.message == f"cs:function:grant on {RESOURCE} is needed: live would newly reach hosts b.com"
+    assert (
+        caught.value.message == f"cs:function:grant on {RESOURCE} is needed: alias live would newly reach hosts b.com"
+    )
     assert await control.points_at("live") == 2
     moved = await control.move("live", 3, ADMIN)
     assert listed(moved.diff.added) == {"hosts": "b.com"}
@@ -135,11 +137,11 @@ async def test_reported_only_the_alias_moves_and_the_log_says_who_did_it(kv: KvC
     with capture_logs() as lines:
         moved = await control.move("live", 1, DEVELOPER)
     assert listed(moved.diff.added) == {"hosts": "a.com"}
-    (line,) = [line for line in lines if line["event"] == "an alias newly reaches what nobody granted"]
-    assert (line["subject"], line["resource"], line["alias"], line["added"]) == (
+    (line,) = [line for line in lines if line["event"] == "something newly reaches what nobody granted"]
+    assert (line["subject"], line["resource"], line["what"], line["added"]) == (
         "ada",
         RESOURCE,
-        "live",
+        "alias live",
         {"hosts": "a.com"},
     )
     with capture_logs() as lines:
@@ -171,6 +173,17 @@ async def test_a_move_in_between_does_not_let_a_wider_version_through(kv: KvClie
     ]
     to_three = [move for move in moves if move.alias.version == 3]
     assert all(move.alias.previous_version == 2 for move in to_three), "moved from 1 to 3 without a grant"
+
+
+async def test_a_version_whose_egress_is_only_reported_needs_a_grant_to_be_published_at_all(kv: KvClient) -> None:
+    control = await gated(kv)
+    draft = await control.upload()
+    request = PublishVersionRequest(tenant=TENANT, namespace=SPACE, function=NAME, draft_id=draft.draft_id)
+    request.config.egress_report_only = True
+    with pytest.raises(AuthorizationError) as caught:
+        await control.versions.publish(request, DEVELOPER)
+    assert caught.value.metadata == {"action": "cs:function:grant", "hosts": "*"}
+    assert (await control.versions.publish(request, ADMIN)).version.config.egress_report_only
 
 
 async def test_versions_are_compared(kv: KvClient) -> None:

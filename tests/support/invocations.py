@@ -62,6 +62,7 @@ class Ingress:
         max_concurrency: int = 0,
         retry: RetryPolicy | None = None,
         isolation: IsolationLevel.ValueType = IsolationLevel.ISOLATION_LEVEL_UNSPECIFIED,
+        egress_report_only: bool = False,
     ) -> FunctionRef:
         """Store version 1 of a function; text is its `index.js`."""
         files = {"index.js": source.encode()} if isinstance(source, str) else source
@@ -73,6 +74,7 @@ class Ingress:
         version.config.env.update(env or {})
         version.config.max_concurrency = max_concurrency
         version.config.isolation = isolation
+        version.config.egress_report_only = egress_report_only
         if retry is not None:
             version.config.retry.CopyFrom(retry)
         if capabilities is not None:

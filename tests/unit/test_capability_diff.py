@@ -83,6 +83,14 @@ def test_compared_with_nothing_all_is_new() -> None:
     assert not diff_versions(None, version(7)).HasField("added")
 
 
+def test_a_version_whose_egress_is_only_reported_reaches_every_host() -> None:
+    reporting = version(2, **hosts("a.com"))
+    reporting.config.egress_report_only = True
+    assert listed(diff_versions(version(1, **hosts("a.com")), reporting).added) == {"hosts": "*"}
+    assert listed(diff_versions(reporting, version(3, **hosts("any.com"))).added) == {}
+    assert listed(diff_versions(reporting, version(3, **hosts("any.com"))).removed) == {"hosts": "*"}
+
+
 LABEL = st.text("ab", min_size=1, max_size=2)
 NAME = st.lists(LABEL, min_size=1, max_size=3).map(".".join)
 HOST = NAME | NAME.map(lambda name: f"*.{name}")
@@ -121,5 +129,5 @@ def test_a_covered_prefix_means_no_key_that_the_other_does_not(wide: str, narrow
 
 @given(patterns=st.lists(HOST, max_size=4))
 def test_nothing_is_new_to_itself(patterns: list[str]) -> None:
-    reach = reach_of(version(1, **hosts(*patterns)).config.capabilities)
+    reach = reach_of(version(1, **hosts(*patterns)).config)
     assert listed(beyond(reach, reach)) == {}

@@ -26,7 +26,7 @@ from codesous.type.v1 import capabilities_pb2 as codesous_dot_type_dot_v1_dot_ca
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(codesous/runtime/v1/version_config.proto\x12\x13\x63odesous.runtime.v1\x1a#codesous/type/v1/capabilities.proto\x1a\x1egoogle/protobuf/duration.proto\"\x8f\x04\n\rVersionConfig\x12*\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eworker_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tmemory_mb\x18\x03 \x01(\r\x12\x17\n\x0fmax_concurrency\x18\x04 \x01(\r\x12\x19\n\x11invoke_http_roles\x18\x05 \x03(\t\x12\x1d\n\x15invoke_schedule_roles\x18\x06 \x03(\t\x12\x1c\n\x14invoke_cadence_roles\x18\x07 \x03(\t\x12\x34\n\x0c\x63\x61pabilities\x18\x08 \x01(\x0b\x32\x1e.codesous.type.v1.Capabilities\x12\x38\n\x03\x65nv\x18\t \x03(\x0b\x32+.codesous.runtime.v1.VersionConfig.EnvEntry\x12\x36\n\tisolation\x18\n \x01(\x0e\x32#.codesous.runtime.v1.IsolationLevel\x12/\n\x05retry\x18\x0b \x01(\x0b\x32 .codesous.runtime.v1.RetryPolicy\x12\x16\n\x0erate_limit_rps\x18\x0c \x01(\r\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xac\x01\n\x0bRetryPolicy\x12\x14\n\x0cmax_attempts\x18\x01 \x01(\r\x12\x32\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmultiplier\x18\x04 \x01(\x01\x12\x0f\n\x07reasons\x18\x05 \x03(\t*n\n\x0eIsolationLevel\x12\x1f\n\x1bISOLATION_LEVEL_UNSPECIFIED\x10\x00\x12\x1e\n\x1aISOLATION_LEVEL_ACTIVATION\x10\x01\x12\x1b\n\x17ISOLATION_LEVEL_VERSION\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(codesous/runtime/v1/version_config.proto\x12\x13\x63odesous.runtime.v1\x1a#codesous/type/v1/capabilities.proto\x1a\x1egoogle/protobuf/duration.proto\"\xab\x04\n\rVersionConfig\x12*\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eworker_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tmemory_mb\x18\x03 \x01(\r\x12\x17\n\x0fmax_concurrency\x18\x04 \x01(\r\x12\x19\n\x11invoke_http_roles\x18\x05 \x03(\t\x12\x1d\n\x15invoke_schedule_roles\x18\x06 \x03(\t\x12\x1c\n\x14invoke_cadence_roles\x18\x07 \x03(\t\x12\x34\n\x0c\x63\x61pabilities\x18\x08 \x01(\x0b\x32\x1e.codesous.type.v1.Capabilities\x12\x38\n\x03\x65nv\x18\t \x03(\x0b\x32+.codesous.runtime.v1.VersionConfig.EnvEntry\x12\x36\n\tisolation\x18\n \x01(\x0e\x32#.codesous.runtime.v1.IsolationLevel\x12/\n\x05retry\x18\x0b \x01(\x0b\x32 .codesous.runtime.v1.RetryPolicy\x12\x16\n\x0erate_limit_rps\x18\x0c \x01(\r\x12\x1a\n\x12\x65gress_report_only\x18\r \x01(\x08\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xac\x01\n\x0bRetryPolicy\x12\x14\n\x0cmax_attempts\x18\x01 \x01(\r\x12\x32\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmultiplier\x18\x04 \x01(\x01\x12\x0f\n\x07reasons\x18\x05 \x03(\t*n\n\x0eIsolationLevel\x12\x1f\n\x1bISOLATION_LEVEL_UNSPECIFIED\x10\x00\x12\x1e\n\x1aISOLATION_LEVEL_ACTIVATION\x10\x01\x12\x1b\n\x17ISOLATION_LEVEL_VERSION\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_VERSIONCONFIG_ENVENTRY']._loaded_options = None
   _globals['_VERSIONCONFIG_ENVENTRY']._serialized_options = b'8\001'
-  _globals['_ISOLATIONLEVEL']._serialized_start=839
-  _globals['_ISOLATIONLEVEL']._serialized_end=949
+  _globals['_ISOLATIONLEVEL']._serialized_start=867
+  _globals['_ISOLATIONLEVEL']._serialized_end=977
   _globals['_VERSIONCONFIG']._serialized_start=135
-  _globals['_VERSIONCONFIG']._serialized_end=662
-  _globals['_VERSIONCONFIG_ENVENTRY']._serialized_start=620
-  _globals['_VERSIONCONFIG_ENVENTRY']._serialized_end=662
-  _globals['_RETRYPOLICY']._serialized_start=665
-  _globals['_RETRYPOLICY']._serialized_end=837
+  _globals['_VERSIONCONFIG']._serialized_end=690
+  _globals['_VERSIONCONFIG_ENVENTRY']._serialized_start=648
+  _globals['_VERSIONCONFIG_ENVENTRY']._serialized_end=690
+  _globals['_RETRYPOLICY']._serialized_start=693
+  _globals['_RETRYPOLICY']._serialized_end=865
 # @@protoc_insertion_point(module_scope)

@@ -93,6 +93,7 @@ class VersionConfig(_message.Message):
     ISOLATION_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
     RATE_LIMIT_RPS_FIELD_NUMBER: _builtins.int
+    EGRESS_REPORT_ONLY_FIELD_NUMBER: _builtins.int
     memory_mb: _builtins.int
     """Memory limit of the JavaScript context, in MiB. Default 128, 16 to 4096."""
     max_concurrency: _builtins.int
@@ -101,6 +102,12 @@ class VersionConfig(_message.Message):
     """Isolation between activations. Default `ISOLATION_LEVEL_ACTIVATION`."""
     rate_limit_rps: _builtins.int
     """Requests per second that this function accepts in the installation. 0: no limit but the tenant's."""
+    egress_report_only: _builtins.bool
+    """Hosts of outgoing HTTP that the capabilities do not name are let through and reported, not denied: as a warning in
+    the activation's log, in the invoker's log, and as `cs_invoker_egress_reports_total`. For finding out what a
+    function needs before its list is enforced. Addresses that are not public stay denied. Default false. Publishing
+    with it needs the action `cs:function:grant`, since it lets a version reach every host.
+    """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Wall clock limit of an activation by HTTP or API. Default 3 s, at least 1 ms, at most 30 s."""
@@ -148,10 +155,11 @@ class VersionConfig(_message.Message):
         isolation: Global___IsolationLevel.ValueType = ...,
         retry: Global___RetryPolicy | None = ...,
         rate_limit_rps: _builtins.int = ...,
+        egress_report_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "retry", b"retry", "timeout", b"timeout", "worker_timeout", b"worker_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "env", b"env", "invoke_cadence_roles", b"invoke_cadence_roles", "invoke_http_roles", b"invoke_http_roles", "invoke_schedule_roles", b"invoke_schedule_roles", "isolation", b"isolation", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "rate_limit_rps", b"rate_limit_rps", "retry", b"retry", "timeout", b"timeout", "worker_timeout", b"worker_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "egress_report_only", b"egress_report_only", "env", b"env", "invoke_cadence_roles", b"invoke_cadence_roles", "invoke_http_roles", b"invoke_http_roles", "invoke_schedule_roles", b"invoke_schedule_roles", "isolation", b"isolation", "max_concurrency", b"max_concurrency", "memory_mb", b"memory_mb", "rate_limit_rps", b"rate_limit_rps", "retry", b"retry", "timeout", b"timeout", "worker_timeout", b"worker_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
