@@ -162,10 +162,20 @@ FLOODS: Final = [
         EXCEPTION,
         {
             "timers": "for (let i = 0; i < 1e6; i++) setTimeout(() => {}, 1e6)",
-            "refused calls": "const all = []; for (let i = 0; i < 1e4; i++) all.push(cs.kv.get('k')); await Promise.all(all)",
             "no such call": "await cs.kv.get({})",
-            "call that is too large": "await cs.kv.set('k', 'x'.repeat(2 ** 22))",
         },
+    ),
+    *in_family(
+        "frame floods",
+        "CS_RATE_LIMITED",
+        {
+            "refused calls": "const all = []; for (let i = 0; i < 1e4; i++) all.push(cs.kv.get('k')); await Promise.all(all)",
+        },
+    ),
+    *in_family(
+        "frame floods",
+        "CS_VALIDATION_TOO_LARGE",
+        {"call that is too large": "await cs.kv.set('k', 'x'.repeat(2 ** 22))"},
     ),
     *in_family(
         "frame floods",
@@ -201,8 +211,9 @@ STUCK: Final = [
     *in_family(
         "stuck host calls",
         EXCEPTION,
-        {"broken": "await cs.kv.get('broken')", "promise that nobody settles": "await new Promise(() => {})"},
+        {"promise that nobody settles": "await new Promise(() => {})"},
     ),
+    *in_family("stuck host calls", "CS_INTERNAL", {"broken": "await cs.kv.get('broken')"}),
 ]
 
 WORK: Final = [*NATIVES, *STORMS, *DEEP, *RECURSION, *REGEX, *SIZE, *FLOODS, *STUCK]
