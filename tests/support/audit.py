@@ -19,7 +19,8 @@ _STATE = re.compile(rb'"HSET" "cs:\{p\d+\}:activation:[^"/]+/([^"]+)" "state" "(
 _OWNER = re.compile(rb'"owner" "([^"]*)"')
 _RUN = re.compile(rb'"(?:INCRBY|SET)" "cs:\{[^}]+\}:kv:v:runs:([0-9a-f-]{36})"')
 _FINISH = re.compile(
-    rb'"cs:\{p\d+\}:activation:[^"/]+/([^"]+)" "cs:\{p\d+\}:logs:[^"]+" "cs:\{p\d+\}:open:[^"]+" "([^"]*)"'
+    rb'"cs:\{p\d+\}:activation:[^"/]+/([^"]+)" "cs:\{p\d+\}:logs:[^"]+" "cs:\{p\d+\}:open:[^"]+"'
+    rb' "cs:\{p\d+\}:ends" "([^"]*)"'
 )
 TERMINAL = frozenset({"SUCCESS", "ERROR", "TIMEOUT", "CANCELLED"})
 

@@ -94,7 +94,7 @@ class Services:
                 assert self._processes[section].poll() is None, (self.folder / f"{section}.log").read_text()
                 return await self.health(section) == status
 
-            await wait_until(says, within=40)
+            await wait_until(says, within=90)
 
     def admin(self, section: str) -> admin_service_pb2_grpc.AdminServiceStub:
         """The admin service of a process."""
