@@ -75,6 +75,8 @@ def unpack(data: bytes, *, max_bytes: int, max_files: int) -> dict[str, bytes]:
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
             for entry in archive:
+                if entry.size < 0:
+                    raise ValidationError.field("bundle", "must hold plain files under distinct paths only")
                 total += entry.size
                 if total > max_bytes or len(files) >= max_files:
                     raise TooLargeError("the bundle unpacks to more than its limit")
@@ -83,6 +85,7 @@ def unpack(data: bytes, *, max_bytes: int, max_files: int) -> dict[str, bytes]:
                 if content is None or entry.name in files:
                     raise ValidationError.field("bundle", "must hold plain files under distinct paths only")
                 files[entry.name] = content.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, RecursionError) as error:
+        # Names that are not UTF-8, sizes that no file has, headers about headers: the library lets these through.
         raise ValidationError.field("bundle", "must be a tar") from error
     return files

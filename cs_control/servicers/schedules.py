@@ -67,7 +67,5 @@ class ScheduleServicer(ScheduleServiceServicer):
         scope = (request.tenant, request.namespace, request.schedule)
         page = paging.Page("schedule_ticks", scope, request.page_size, request.page_token)
         after_ms = stamp_ms(request.after_time) if request.HasField("after_time") else None
-        found, last = await self._schedules.history(
-            *scope, below=page.below_number(), limit=page.size, after_ms=after_ms
-        )
+        found, last = await self._schedules.history(*scope, below=page.number(), limit=page.size, after_ms=after_ms)
         return pb.ListScheduleTicksResponse(ticks=found, next_page_token=page.next_token(last))

@@ -45,5 +45,5 @@ class VersionServicer(VersionServiceServicer):
     async def ListVersions(self, request: pb.ListVersionsRequest, context: Context) -> pb.ListVersionsResponse:
         scope = (request.tenant, request.namespace, request.function)
         page = paging.Page("versions", scope, request.page_size, request.page_token)
-        found, last = await self._versions.list_newest_first(*scope, below=page.below_number(), limit=page.size)
+        found, last = await self._versions.list_newest_first(*scope, below=page.number(), limit=page.size)
         return pb.ListVersionsResponse(versions=found, next_page_token=page.next_token(last))

@@ -162,7 +162,7 @@ class AdminServicer(AdminServiceServicer):
         desk, chosen = self._desk(), _checked(request.filter)
         scope = (chosen.SerializeToString(deterministic=True).hex(),)
         page = paging.Page("dead_letters", scope, request.page_size, request.page_token)
-        after = None if page.position is None else (int(page.position[0]), str(page.position[1]))
+        after = page.after_pair()
         found, last = await desk.find(chosen, after=after, limit=page.size)
         return pb.ListDeadLettersResponse(
             dead_letters=[_summary(letter) for letter in found], next_page_token=page.next_token(last)

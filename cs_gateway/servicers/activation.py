@@ -36,7 +36,7 @@ class ActivationServicer(ActivationServiceServicer):
     async def ListActivations(self, request: pb.ListActivationsRequest, context: Context) -> pb.ListActivationsResponse:
         scope = (request.tenant, request.namespace, request.function)
         page = paging.Page("activations", scope, request.page_size, request.page_token)
-        before = None if page.position is None else (int(page.position[0]), str(page.position[1]))
+        before = page.after_pair()
         found, last = await self._activations.list_by_function(*scope, before=before, limit=page.size)
         return pb.ListActivationsResponse(activations=found, next_page_token=page.next_token(last))
 
@@ -50,7 +50,7 @@ class ActivationServicer(ActivationServiceServicer):
     ) -> pb.ListActivationLogsResponse:
         scope = (request.tenant, request.activation_id)
         page = paging.Page("logs", scope, request.page_size, request.page_token, default=LOG_LINES, most=LOG_LINES_MAX)
-        lines, following = await self._activations.logs(*scope, start=page.position or 0, limit=page.size)
+        lines, following = await self._activations.logs(*scope, start=page.number() or 0, limit=page.size)
         return pb.ListActivationLogsResponse(entries=lines, next_page_token=page.next_token(following))
 
     async def WatchActivation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import tarfile
 import uuid
@@ -162,6 +163,22 @@ def hostile(**fields: Any) -> bytes:
     return buffer.getvalue()
 
 
+def headers_about_headers() -> bytes:
+    """Long names of long names: the library reads each within the one before."""
+    entry = tarfile.TarInfo("././@LongLink")
+    entry.type, entry.size = tarfile.GNUTYPE_LONGNAME, 5
+    return (entry.tobuf(tarfile.GNU_FORMAT) + b"a.js\0".ljust(tarfile.BLOCKSIZE, b"\0")) * 2000
+
+
+def with_size_field(size: bytes) -> bytes:
+    """An entry whose size is written so, under a right checksum."""
+    header = bytearray(tarfile.TarInfo("a.js").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + b"x" * 1024
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -172,8 +189,24 @@ def hostile(**fields: Any) -> bytes:
         hostile(type=tarfile.LNKTYPE, linkname="b.js"),
         hostile(type=tarfile.CHRTYPE),
         hostile(type=tarfile.DIRTYPE),
+        hostile(name="\udcff.js"),
+        headers_about_headers(),
+        with_size_field(b"\x80" + b"\x00" * 3 + b"\x7f" + b"\xff" * 7),
+        with_size_field(b"\xff" * 12),
     ],
-    ids=["text", "up", "absolute", "symlink", "hard link", "device", "folder"],
+    ids=[
+        "text",
+        "up",
+        "absolute",
+        "symlink",
+        "hard link",
+        "device",
+        "folder",
+        "not UTF-8",
+        "headers about headers",
+        "size past all",
+        "size below 0",
+    ],
 )
 def test_hostile_bundles_are_refused(data: bytes) -> None:
     with pytest.raises(ValidationError):
@@ -193,7 +226,7 @@ def test_a_bundle_that_claims_or_holds_too_much_is_too_large() -> None:
 
 def test_pages_have_sizes_and_tokens_of_their_own_list() -> None:
     first = Page("functions", ("t_alpha0", "default"), 0, "")
-    assert (first.size, first.after_name(), first.below_number()) == (50, "", None)
+    assert (first.size, first.after_name(), first.number()) == (50, "", None)
     assert Page("functions", (), 9999, "").size == 500
     token = first.next_token("hello")
     assert Page("functions", ("t_alpha0", "default"), 0, token).after_name() == "hello"
@@ -211,3 +244,45 @@ def test_what_is_no_token_is_refused(text: str) -> None:
     if text:
         with pytest.raises(ValidationError):
             Page("functions", ("t_alpha0",), 0, text)
+
+
+def token_of(page: Page, position: str) -> str:
+    """A token that carries the check of its list, as anyone can make it, and any position."""
+    check = base64.urlsafe_b64decode(page.next_token(0) + "==")[:8]
+    return base64.urlsafe_b64encode(check + position.encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize("read", [Page.after_name, Page.number, Page.after_pair])
+@pytest.mark.parametrize(
+    "position",
+    [
+        "{}",
+        "[]",
+        "true",
+        "1.5",
+        "-1",
+        str(2**60),
+        "[1]",
+        '["x","y"]',
+        "[1,2]",
+        '[true,"y"]',
+        '"\\n"',
+        "[" * 700,
+        "NaN",
+        "1" * 900,
+        f'"{"x" * 300}"',
+        "[" * 5000,
+    ],
+)
+def test_a_position_that_a_list_never_gave_out_is_refused(read: Callable[[Page], object], position: str) -> None:
+    token = token_of(Page("functions", (), 0, ""), position)
+    with pytest.raises(ValidationError) as caught:
+        read(Page("functions", (), 0, token))
+    assert caught.value.reason == "CS_VALIDATION_PAGE_TOKEN"
+
+
+def test_a_position_comes_back_as_it_was_given_out() -> None:
+    first = Page("functions", (), 0, "")
+    assert Page("functions", (), 0, first.next_token(7)).number() == 7
+    assert Page("functions", (), 0, first.next_token((7, "id"))).after_pair() == (7, "id")
+    assert (first.after_name(), first.number(), first.after_pair()) == ("", None, None)
