@@ -44,8 +44,15 @@ class MutationReader:
     async def list_oldest_first(
         self, tenant: str, wanted: MutationFilter, *, after: str, limit: int
     ) -> tuple[list[LifecycleMutation], str | None]:
-        """List mutations after a position (empty: all), and the position to go on after (None: that was all)."""
+        """List mutations after a position (empty: all), and the position to go on after (None: that was all).
+
+        Raises:
+            ValidationError: the filter breaks a rule, or the position is none (`CS_VALIDATION_PAGE_TOKEN`).
+            UnavailableError: the store does not answer.
+        """
         wanted.check()
+        if after and not is_position(after):
+            raise ValidationError("CS_VALIDATION_PAGE_TOKEN", "page_token: was not given out by this list")
         found: list[tuple[str, LifecycleMutation]] = []
         position, looked_at = after, 0
         while looked_at < LOOKED_AT:

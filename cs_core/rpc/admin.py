@@ -30,6 +30,7 @@ from cs_core.rpc.readiness import Readiness
 SERVICE = "codesous.admin.v1.AdminService"
 REDRIVES_PER_SECOND, REDRIVES_PER_SECOND_MAX = 10, 1_000
 IDS_MAX, ID_CHARS_MAX = 1_000, 128
+DRAIN_SECONDS_MAX = 3_600
 _DRAIN_POLL = 0.05
 
 
@@ -103,9 +104,12 @@ class AdminServicer(AdminServiceServicer):
 
     async def Drain(self, request: pb.DrainRequest, context: Context) -> pb.DrainResponse:
         """See the contract."""
+        wait = self._process.settings.rpc.drain_grace
+        if request.HasField("timeout"):
+            wait = request.timeout.seconds + request.timeout.nanos / 1e9
+        if not 0 <= wait <= DRAIN_SECONDS_MAX:
+            raise ValidationError.field("timeout", f"must be 0 s to {DRAIN_SECONDS_MAX} s")
         await self._set_draining(True)
-        grace = self._process.settings.rpc.drain_grace
-        wait = request.timeout.ToTimedelta().total_seconds() if request.HasField("timeout") else grace
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         while self._inflight() and loop.time() < deadline:  # noqa: ASYNC110 - asked of, not told by, what is in flight

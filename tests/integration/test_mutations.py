@@ -106,6 +106,13 @@ async def test_pages_hold_every_mutation_once_in_order(kv: KvClient, bell: Mutat
         assert (found, pages) == (made, -(-7 // limit))
 
 
+@pytest.mark.parametrize("after", ["hello", "1", "-", "1-", "99999999999999999999-0", "*"])
+async def test_a_position_that_is_none_is_refused(kv: KvClient, bell: MutationBell, after: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        await reader_of(kv, bell).list_oldest_first(TENANT, MutationFilter(), after=after, limit=1)
+    assert caught.value.reason == "CS_VALIDATION_PAGE_TOKEN"
+
+
 async def test_filters_choose_by_resource_subject_and_time(kv: KvClient, bell: MutationBell, changes: Changes) -> None:
     await changes.create("one", by="ada")
     await changes.create("two", by="bob")

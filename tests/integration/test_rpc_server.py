@@ -287,3 +287,13 @@ async def test_a_service_whose_rpcs_have_no_rule_does_not_start(tmp_path: Path) 
     with pytest.raises(AccessRuleError, match="access is not set"):
         async with serving(tmp_path, [health]):
             pass
+
+
+async def test_a_drain_that_waits_for_no_lawful_time_is_refused_and_drains_nothing(served: Served) -> None:
+    admin: Any = admin_service_pb2_grpc.AdminServiceStub(served.channel)
+    for seconds, nanos in ((2**63 - 1, 0), (-(2**63), 0), (3_600, 1), (0, -1)):
+        request = admin_service_pb2.DrainRequest()
+        request.timeout.seconds, request.timeout.nanos = seconds, nanos
+        code, reason, _, _ = await refusal(admin.Drain(request))
+        assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "CS_VALIDATION_FIELD")
+    assert not (await admin.GetReadiness(admin_service_pb2.GetReadinessRequest())).draining

@@ -82,6 +82,8 @@ class Campaign:
     refused: int = 0
     growth: int = 0
     findings: list[Finding] = field(default_factory=list)
+    passed_in: set[str] = field(default_factory=set)
+    """The places that let at least one call in."""
     _places: set[str] = field(default_factory=set)
 
     def add(self, data: bytes, what: str, place: str) -> None:
@@ -175,18 +177,22 @@ def fuzz(target: Target, count: int) -> Campaign:
 
 
 async def fuzz_calls(
-    name: str, inputs: Iterator[bytes], count: int, call: Callable[[bytes], Awaitable[tuple[bool, str]]]
+    name: str,
+    inputs: Iterator[tuple[str, bytes]],
+    count: int,
+    call: Callable[[str, bytes], Awaitable[tuple[bool, str]]],
 ) -> Campaign:
-    """Make a call out of each input; it answers whether it was refused, and what was wrong, empty for nothing."""
+    """Make a call of each place and input; it tells whether it was refused, and what was wrong, empty for nothing."""
     campaign = Campaign(name)
     watch = Memory(count)
-    for data in inputs:
+    for place, data in inputs:
         watch.step()
         campaign.inputs += 1
-        refused, wrong = await call(data)
+        refused, wrong = await call(place, data)
         campaign.refused += refused
+        campaign.passed_in |= set() if refused else {place}
         if wrong:
-            campaign.add(data, wrong, wrong[:80])
+            campaign.add(data, f"{place}: {wrong}", f"{place}: {wrong}")
     campaign.growth = watch.growth()
     return campaign
 

@@ -120,7 +120,9 @@ class DrainRequest(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """Longest wait for work in flight. Default: the configured grace."""
+        """Longest wait for work in flight. Default: the configured grace. 0 s to 3,600 s, or CS_VALIDATION_FIELD, and the
+        process is not taken out of service.
+        """
 
     def __init__(
         self,
