@@ -9,6 +9,8 @@ import structlog
 
 from cs_core.config import LogSettings
 
+GRPC_LOGGER = "grpc._cython.cygrpc"
+
 
 def configure_logs(settings: LogSettings, service: str, instance: str) -> None:
     """Set this process's logs up: JSON lines (or text for people), each with service, instance and bound names."""
@@ -31,3 +33,12 @@ def configure_logs(settings: LogSettings, service: str, instance: str) -> None:
     )
     structlog.contextvars.bind_contextvars(service=service, instance=instance)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, force=True)
+    logging.getLogger(GRPC_LOGGER).addFilter(is_worth_a_line)
+
+
+def is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Tell gRPC's complaints about the callers' metadata from its faults.
+
+    It writes two tracebacks for every header that is not UTF-8 and goes on: any caller could fill the log.
+    """
+    return not str(record.msg).startswith("Invalid encoding on")

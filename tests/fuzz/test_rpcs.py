@@ -100,7 +100,7 @@ async def test_no_rpc_fails_on_any_bytes(mesh: tuple[Served, KvClient]) -> None:
     served, client = mesh
     campaign = await fuzz_rpcs(served, list(RPCS), "rpcs", share(short=60, full=3_600) * len(RPCS))
     campaign.check()
-    assert len(campaign.passed_in) > len(RPCS) * 0.6, f"too few were let in: {sorted(RPCS.keys() - campaign.passed_in)}"
+    assert len(campaign.passed_in) > len(RPCS) * 0.4, f"too few were let in: {sorted(RPCS.keys() - campaign.passed_in)}"
     await only_of_the_tenant(client)
 
 

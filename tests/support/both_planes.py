@@ -73,7 +73,9 @@ async def both_planes(folder: Path) -> AsyncIterator[tuple[Served, KvClient]]:
         async with (
             bell.running(),
             parts.waiters.running(),
-            serving(folder, services, settings=settings) as served,
+            serving(
+                folder, services, settings=settings, owns={"queue": queue, "dead_letters": parts.dead_letters}
+            ) as served,
         ):
             await furnish(served)
             yield served, client

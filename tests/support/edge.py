@@ -157,6 +157,10 @@ class Edge:
     async def start(self) -> None:
         """Start everything; return when the port answers."""
         await asyncio.gather(*(self.start_service(area) for area in self.ports))
+        await self.start_proxy()
+
+    async def start_proxy(self) -> None:
+        """Start Envoy alone."""
         settings = EdgeSettings(
             listen_host=HOST,
             listen_port=0,
@@ -278,6 +282,19 @@ class Edge:
         writer.close()
         found = re.search(rf"public::{re.escape(HOST)}:(\d+)", text)
         return int(found[1]) if found else 0
+
+
+@asynccontextmanager
+async def edge_before(port: int) -> AsyncIterator[Edge]:
+    """Envoy in front of services that run already, all on one port."""
+    with tempfile.TemporaryDirectory(prefix="cs-edge-") as folder:
+        edge = Edge(Path(folder), {})
+        edge.ports = {"control": port, "gateway": port}
+        try:
+            await edge.start_proxy()
+            yield edge
+        finally:
+            await edge.close()
 
 
 @asynccontextmanager

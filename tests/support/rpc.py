@@ -55,8 +55,9 @@ async def serving(
     *,
     probes: Mapping[str, Probe] | None = None,
     settings: Mapping[str, Any] | None = None,
+    owns: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Served]:
-    """Serve on a free port for the length of the block."""
+    """Serve on a free port for the length of the block. `owns` is what the process has beside its services."""
     issuer = DevIssuer(folder / "identity")
     issuer.ensure()
     tree = Settings.model_validate(
@@ -69,7 +70,7 @@ async def serving(
     clock, registry, stopping = SystemClock(), CollectorRegistry(), asyncio.Event()
     server = RpcServer(
         tree,
-        Process("cs-test", "test-1", clock.now(), tree),
+        Process("cs-test", "test-1", clock.now(), tree, **(owns or {})),
         services,
         port=0,
         probes={"store": _always} if probes is None else probes,
