@@ -76,6 +76,10 @@ class EdgeSettings:
     max_heap_bytes: int = 1024 * MIB
     route_timeout: str = "75s"
     """Above the longest wait for an activation. Of native gRPC, the caller's deadline counts."""
+    request_headers_timeout: str = "10s"
+    """How long a caller may take over the headers of a request."""
+    request_timeout: str = "300s"
+    """How long a caller may take over a whole request. Of native gRPC, the caller's deadline counts."""
     stream_idle_timeout: str = "3600s"
     """How long a stream, or a native gRPC call without deadline, may be silent."""
 
@@ -103,6 +107,8 @@ def render(settings: EdgeSettings) -> str:
         SERVICE_TLS=_tls("UpstreamTlsContext", settings.service_tls, ("h2",)),
         DESCRIPTORS=_quoted(settings.descriptors),
         FILTER=_quoted(settings.filter or folder / "filter.lua"),
+        REQUEST_HEADERS_TIMEOUT=settings.request_headers_timeout,
+        REQUEST_TIMEOUT=settings.request_timeout,
         MAX_BODY_BYTES=settings.max_body_bytes,
         MAX_DRAFT_BYTES=settings.max_draft_bytes,
         MAX_ANSWER_BYTES=settings.max_answer_bytes,
