@@ -26,7 +26,11 @@ def parse_manifest(text: str) -> Manifest:
         raise json_format.ParseError(f"Failed to load JSON: {error}.") from error
     if not isinstance(data, dict):
         raise json_format.ParseError("must be a JSON object")
-    manifest: Manifest = json_format.ParseDict(_spell_out(data, Manifest.DESCRIPTOR), Manifest())
+    try:
+        manifest: Manifest = json_format.ParseDict(_spell_out(data, Manifest.DESCRIPTOR), Manifest())
+    except OverflowError as error:
+        # The library's own, of a duration such as "0.1e999s".
+        raise json_format.ParseError("a number in it is out of range") from error
     return manifest
 
 

@@ -65,7 +65,7 @@ def to_web(response: FunctionResponse, activation_id: str) -> WebResponse:
 
 def _headers(response: FunctionResponse) -> list[tuple[str, str]]:
     headers = [_header(name, value) for name, value in sorted(response.headers.items())]
-    headers += [("set-cookie", cookie) for cookie in response.cookies]
+    headers += [("set-cookie", _carried(cookie)) for cookie in response.cookies]
     if sum(len(name) + len(value) for name, value in headers) > _HEADERS_BYTES:
         raise ResponseError(f"headers: must be at most {_HEADERS_BYTES} bytes together")
     return headers
@@ -77,5 +77,9 @@ def _header(name: str, value: str) -> tuple[str, str]:
         raise ResponseError(f"headers.{name}: is for the connection, not for the answer")
     if lower.startswith(_OURS) or lower.endswith("-bin") or not _NAME.fullmatch(lower):
         raise ResponseError(f"headers.{name}: is a name that a function may not use")
-    # Blanks at the ends mean nothing to HTTP, and metadata refuses tabs.
-    return lower, value.strip().replace("\t", " ")
+    return lower, _carried(value)
+
+
+def _carried(value: str) -> str:
+    """A value as metadata takes it: blanks at the ends mean nothing to HTTP, and tabs are refused."""
+    return value.strip().replace("\t", " ")

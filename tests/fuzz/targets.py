@@ -276,6 +276,7 @@ MANIFESTS = (
     b'"http":{"allowHosts":["*.example.com"],"timeout":"2s"},"codeq":{"publishTopics":["t.*"]},"secrets":["s"]}}}',
     b'{"runtime": "cs-js"}',
     b'{"runtime":"cs-js","config":{"timeout":"-0.000000001s","workerTimeout":"315576000000s"}}',
+    b'{"runtime":"cs-js","config":{"timeout":"0.1e999s"}}',
     b'{"runtime":"cs-js","capabilities":{"kv":{"operations":["KV_OPERATION_GET",3,99]}}}',
     b'{"runtime":"cs-js","config":{"retry":{"maxAttempts":3,"initialBackoff":"1s","maxBackoff":"9s"}}}',
 )
@@ -283,7 +284,7 @@ RESPONSES = tuple(
     FunctionResponse(**fields).SerializeToString()  # type: ignore[arg-type]
     for fields in (
         {"status_code": 200, "headers": {"content-type": "text/html", "x-a": "b"}, "body": "hello"},
-        {"status_code": 204, "cookies": ["a=b; HttpOnly", "c=d"]},
+        {"status_code": 204, "cookies": ["a=b;\tHttpOnly", " c=d"]},
         {"status_code": 599, "headers": {"Location": "/x", "x-cs-http-status": "200"}},
         {"status_code": 200, "headers": {"x": "a\r\nset-cookie: b"}, "body": "AAAA", "is_base64_encoded": True},
     )

@@ -68,6 +68,7 @@ def test_the_smallest_manifest_is_fine() -> None:
         ({**FILES, "manifest.json": b"[" * 100_000}, "manifest.json"),
         ({**FILES, "manifest.json": b'{"a":' * 20_000}, "manifest.json"),
         ({**FILES, "manifest.json": b'{"runtime": 1}'}, "manifest.json"),
+        (manifest(config={"timeout": "0.1e999s"}), "manifest.json"),
         (manifest(unknown=1), "manifest.json"),
         (manifest(config={"unknown": 1}), "manifest.json"),
         (manifest(runtime="python"), "manifest.json: runtime"),

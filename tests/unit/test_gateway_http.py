@@ -140,12 +140,12 @@ def test_a_response_becomes_an_answer() -> None:
             headers={"X-Kind": " a\tb ", "Content-Type": "text/x", "Content-Length": "999"},
             body="AP8=",
             is_base64_encoded=True,
-            cookies=["a=1", "b=2"],
+            cookies=["a=1", " b=2;\tSecure "],
         ),
         "id",
     )
     assert (answer.status, answer.content_type, answer.body) == (404, "text/x", b"\0\xff")
-    assert answer.headers == (("x-kind", "a b"), ("set-cookie", "a=1"), ("set-cookie", "b=2"))
+    assert answer.headers == (("x-kind", "a b"), ("set-cookie", "a=1"), ("set-cookie", "b=2; Secure"))
 
 
 @pytest.mark.parametrize(
