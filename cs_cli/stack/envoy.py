@@ -208,8 +208,9 @@ def _mapper(status: int, code: int, reason: str, text: str, flags: Sequence[str]
 
 
 def _grpc_content(**also: bool) -> dict[str, Any]:
-    prefix = {"prefix": "application/grpc"}
-    return {"name": "content-type", "string_match": prefix, "treat_missing_header_as_empty": True, **also}
+    # To the letter, as the proxy's own rule and that of the filter for gRPC-Web are.
+    kinds = {"safe_regex": {"regex": r"application/grpc(\+.*|-web(-text)?(\+proto)?)?"}}
+    return {"name": "content-type", "string_match": kinds, "treat_missing_header_as_empty": True, **also}
 
 
 def _detail(kind: str, **fields: str) -> dict[str, str]:

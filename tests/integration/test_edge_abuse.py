@@ -283,3 +283,36 @@ async def test_no_header_of_an_answer_splits_it(edge: Edge, header: tuple[str, s
     assert not lines[0].startswith(b"http/1.1 101")
     assert not [line for line in lines if line.startswith((b"x-cs-", b"upgrade:", b"grpc-"))]
     await neighbours_call(edge)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("application/grpc", "text/plain"),
+        ("application/grpc", "application/json"),
+        ("application/grpc-web", "application/json"),
+        ("application/grpcx",),
+        ("application/grpc;x=y",),
+        ("application/grpc,application/grpc",),
+        ("Application/GRPC",),
+    ],
+)
+async def test_what_is_almost_grpc_is_http_in_every_respect(edge: Edge, kinds: tuple[str, ...]) -> None:
+    """What the filter took for gRPC and the transcoder for HTTP would pass by all that is done for either."""
+    headers = [("content-type", kind) for kind in kinds]
+    odd = [("x-bin", "!!!"), ("grpc-timeout", "1n"), ("x-cs-http-status", "204")]
+    # The path says whose it is, and a parameter that says otherwise is not looked at.
+    answer = await edge.http("GET", f"{FUNCTIONS}?ten%61nt=t_evil00", headers=[*headers, *odd])
+    assert answer.status == 200, answer
+    call, asked = edge.seen()
+    assert (asked.tenant, call.header("x-cs-transcoded")) == ("t_alpha0", "1")
+    assert not call.names & {"x-bin", "x-cs-http-status"}
+    refused = await edge.http("GET", "/v1/none", headers=headers)
+    assert (refused.status, refused.reason()) == (404, "CS_NOT_FOUND_METHOD")
+
+
+@pytest.mark.parametrize("kind", ["application/grpc", "application/grpc+proto", "application/grpc-web+proto"])
+async def test_what_is_grpc_is_no_http(edge: Edge, kind: str) -> None:
+    answer = await edge.http("GET", FUNCTIONS, headers=[("content-type", kind)])
+    assert answer.header("content-type") != "application/json"
+    assert edge.nothing_seen()
