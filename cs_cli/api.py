@@ -14,6 +14,7 @@ from codesous.control.v1 import (
     function_service_pb2_grpc,
     mutation_service_pb2_grpc,
     schedule_service_pb2_grpc,
+    secret_service_pb2_grpc,
     version_service_pb2_grpc,
     worker_binding_service_pb2_grpc,
 )
@@ -47,6 +48,7 @@ class Api:
         self.mutations: Any = mutation_service_pb2_grpc.MutationServiceStub(self._channel)
         self.access: Any = access_service_pb2_grpc.AccessServiceStub(self._channel)
         self.workers: Any = worker_binding_service_pb2_grpc.WorkerBindingServiceStub(self._channel)
+        self.secrets: Any = secret_service_pb2_grpc.SecretServiceStub(self._channel)
         self.schedules: Any = schedule_service_pb2_grpc.ScheduleServiceStub(self._channel)
         self.invocations: Any = invocation_service_pb2_grpc.InvocationServiceStub(self._channel)
         self.activations: Any = activation_service_pb2_grpc.ActivationServiceStub(self._channel)

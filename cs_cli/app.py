@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cs_cli.commands import audit, auth, cadence, certs, config, dlq, doctor, http, stack, version
+from cs_cli.commands import audit, auth, cadence, certs, config, dlq, doctor, http, secret, stack, version
 from cs_cli.commands.fn import app as fn
 from cs_cli.commands.schedule import app as schedule
 
@@ -21,6 +21,7 @@ app.command("version")(version.version)
 app.add_typer(fn, name="fn")
 app.add_typer(schedule, name="schedule")
 app.add_typer(http.app, name="http")
+app.add_typer(secret.app, name="secret")
 app.add_typer(cadence.app, name="cadence")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(audit.app, name="audit")

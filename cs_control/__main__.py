@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 from codesous.control.v1.access_service_pb2_grpc import add_AccessServiceServicer_to_server
 from codesous.control.v1.alias_service_pb2_grpc import add_AliasServiceServicer_to_server
 from codesous.control.v1.function_service_pb2_grpc import add_FunctionServiceServicer_to_server
 from codesous.control.v1.mutation_service_pb2_grpc import add_MutationServiceServicer_to_server
 from codesous.control.v1.schedule_service_pb2_grpc import add_ScheduleServiceServicer_to_server
+from codesous.control.v1.secret_service_pb2_grpc import add_SecretServiceServicer_to_server
 from codesous.control.v1.version_service_pb2_grpc import add_VersionServiceServicer_to_server
 from codesous.control.v1.worker_binding_service_pb2_grpc import add_WorkerBindingServiceServicer_to_server
 from prometheus_client import CollectorRegistry
@@ -21,11 +23,13 @@ from cs_control.functions import Functions
 from cs_control.mutation_reader import MutationReader
 from cs_control.schedule_preview import Previews
 from cs_control.schedules import Schedules
+from cs_control.secrets import Secrets
 from cs_control.servicers.access import AccessServicer
 from cs_control.servicers.aliases import AliasServicer
 from cs_control.servicers.functions import FunctionServicer
 from cs_control.servicers.mutations import MutationServicer
 from cs_control.servicers.schedules import ScheduleServicer
+from cs_control.servicers.secrets import SecretServicer
 from cs_control.servicers.versions import VersionServicer
 from cs_control.servicers.worker_bindings import WorkerBindingServicer
 from cs_control.versions import Versions
@@ -43,6 +47,7 @@ from cs_core.rpc.process import run_process
 from cs_core.rpc.server import RpcServer, Service, stop_on_signals
 from cs_core.schedules.placing import Placing
 from cs_core.schedules.runs import Runs
+from cs_core.sealing import Sealer, load_sealer
 from cs_core.store.activations import ActivationStore
 from cs_core.store.aliases import AliasStore
 from cs_core.store.bundles import BundleStore
@@ -54,6 +59,7 @@ from cs_core.store.mutations import MutationLog
 from cs_core.store.relay import RelayStore
 from cs_core.store.resolve import Resolver
 from cs_core.store.schedules import ScheduleStore
+from cs_core.store.secrets import SecretStore
 from cs_core.store.shards import ShardStore
 from cs_core.store.versions import VersionStore
 from cs_core.store.worker_bindings import WorkerBindingStore
@@ -104,6 +110,11 @@ def services_of(
             AccessServicer(policy),
         ),
         Service(
+            "codesous.control.v1.SecretService",
+            add_SecretServiceServicer_to_server,
+            SecretServicer(Secrets(SecretStore(client), _sealer(settings), clock)),
+        ),
+        Service(
             "codesous.control.v1.WorkerBindingService",
             add_WorkerBindingServiceServicer_to_server,
             WorkerBindingServicer(
@@ -117,6 +128,10 @@ def services_of(
         ),
         schedule_service(settings, client, queue, clock),
     ]
+
+
+def _sealer(settings: Settings) -> Sealer | None:
+    return load_sealer(Path(settings.secrets.key_file)) if settings.secrets.provider == "store" else None
 
 
 def schedule_service(settings: Settings, client: KvClient, queue: Queue, clock: Clock) -> Service:

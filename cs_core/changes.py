@@ -32,6 +32,8 @@ _NAMES: Final = {
     "schedule_deleted": ("schedule",),
     "worker_binding_set": ("worker_binding", "worker"),
     "worker_binding_deleted": ("worker",),
+    "secret_set": ("secret", "secret"),
+    "secret_deleted": ("secret",),
 }
 
 

@@ -287,12 +287,24 @@ class EgressSettings(Section):
 class SecretSettings(Section):
     """Where the secrets of functions come from."""
 
-    provider: Literal["none", "file"] = Field("none", description="Source: none, or file.")
+    provider: Literal["none", "file", "store"] = Field(
+        "none", description="Source: none, file, or store (written by `SecretService`, kept encrypted)."
+    )
     path: str = Field(
         "",
         description="For `file`: a folder of `<tenant>/<name>` and `<tenant>/<namespace>/<name>`, or one file of TOML "
         "or JSON.",
     )
+    key_file: str = Field(
+        "",
+        description="For `store`: file with a key a line, 32 bytes in base64, the newest first; the same everywhere.",
+    )
+
+    @model_validator(mode="after")
+    def _check_key_file(self) -> SecretSettings:
+        if self.provider == "store" and not self.key_file:
+            raise ValueError("secrets.key_file is required for the provider `store`")
+        return self
 
 
 class LogSettings(Section):

@@ -10,6 +10,7 @@ from cs_core.errors import FieldViolation, ValidationError
 
 _TENANT = re.compile(r"t_[a-z0-9]{6,32}")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{2,63}")
+_SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{1,31}")
 _DRAFT = re.compile(r"drf_[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _VERSION = re.compile(r"[1-9][0-9]{0,9}")
@@ -46,6 +47,11 @@ def check_schedule(value: str, field: str = "schedule") -> str:
 def check_worker(value: str, field: str = "worker") -> str:
     """Return `value` when it is a worker binding name; raise ValidationError otherwise."""
     return _match(_NAME, value, field)
+
+
+def check_secret(value: str, field: str = "secret") -> str:
+    """Return `value` when it is the name of a secret; raise ValidationError otherwise."""
+    return _match(_SECRET, value, field)
 
 
 def check_alias(value: str, field: str = "alias") -> str:

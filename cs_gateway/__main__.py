@@ -15,6 +15,7 @@ from codesous.control.v1 import (
     function_service_pb2,
     mutation_service_pb2,
     schedule_service_pb2,
+    secret_service_pb2,
     version_service_pb2,
     worker_binding_service_pb2,
 )
@@ -64,6 +65,7 @@ CONTROL_SERVICES = tuple(
         worker_binding_service_pb2,
         mutation_service_pb2,
         access_service_pb2,
+        secret_service_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
 )

@@ -21,6 +21,7 @@ from cs_core.store.activations import ActivationStore
 from cs_core.store.bundles import BundleStore
 from cs_core.store.client import KvClient
 from cs_core.store.overdue import OverdueStore
+from cs_core.store.secrets import SecretStore
 from cs_core.store.slots import SlotStore
 from cs_core.store.userkv import KvQuota, UserKvStore
 from cs_core.store.versions import VersionStore
@@ -88,7 +89,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
             cells=pool,
             user_kv=UserKvStore(client, limits.kv_value_bytes, KvQuota(limits.kv_tenant_keys, limits.kv_tenant_bytes)),
             fetcher=fetcher,
-            secrets=open_secrets(settings.secrets),
+            secrets=open_secrets(settings.secrets, SecretStore(client)),
             metrics=metrics,
             clock=clock,
             open_lessors=open_lessors,

@@ -12,7 +12,10 @@ from typing import Any, Final, Protocol
 import structlog
 from codesous.type.v1.function_ref_pb2 import FunctionRef
 
-from cs_core.config import SecretSettings
+from cs_core.config import SecretSettings, SettingsError
+from cs_core.errors import UnavailableError
+from cs_core.sealing import Sealed, Sealer, SealError, load_sealer
+from cs_core.store.secrets import SecretStore
 from cs_sandbox.host.secret import VALUE_MAX
 from cs_sandbox.job import HostCallError
 
@@ -112,8 +115,32 @@ class FileSecrets:
         return self._tree
 
 
-def open_secrets(settings: SecretSettings) -> Secrets:
-    """The source that the settings name."""
+class StoredSecrets:
+    """The platform's own: those of the function's namespace, as they were written last."""
+
+    def __init__(self, store: SecretStore, sealer: Sealer) -> None:
+        self._store = store
+        self._sealer = sealer
+
+    async def find(self, function: FunctionRef, name: str) -> str | None:
+        """See Secrets.find."""
+        place = (function.tenant, function.namespace, name)
+        try:
+            record = await self._store.get(*place)
+            if record is None:
+                return None
+            sealed = Sealed(record.secret.key_id, record.nonce, record.sealed_value)
+            return _checked(self._sealer.open(sealed, place))
+        except (UnavailableError, SealError) as error:
+            raise _unavailable(error) from error
+
+
+def open_secrets(settings: SecretSettings, store: SecretStore | None = None) -> Secrets:
+    """The source that the settings name; `store` is needed for the platform's own. Raises SettingsError."""
+    if settings.provider == "store":
+        if store is None:
+            raise SettingsError("secrets.provider: the store is not at hand here")
+        return StoredSecrets(store, load_sealer(Path(settings.key_file)))
     if settings.provider == "none":
         return NoSecrets()
     path = Path(settings.path)

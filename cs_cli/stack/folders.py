@@ -26,6 +26,11 @@ class Folders:
         return self.root / "identity"
 
     @property
+    def secret_keys(self) -> Path:
+        """Keys that secrets are encrypted with."""
+        return self.root / "secret.keys"
+
+    @property
     def store(self) -> Path:
         """Files of redis-server."""
         return self.root / "store"

@@ -19,6 +19,7 @@ from cs_cli.stack.envoy import EdgeSettings, render
 from cs_cli.stack.folders import Folders
 from cs_cli.stack.ports import HOST, Ports
 from cs_core.iam.dev_issuer import DevIssuer
+from cs_core.sealing import make_key_file
 
 REDIS: Final = "redis"
 PROXY: Final = "envoy"
@@ -63,6 +64,7 @@ class Plan:
             folders.make()
             issuer = DevIssuer(folders.identity)
             issuer.ensure()
+            make_key_file(folders.secret_keys)
             folders.settings.write_text(self._settings(issuer.jwks_path), encoding="utf-8")
             folders.proxy.write_text(self._edge(), encoding="utf-8")
         except OSError as error:
@@ -78,6 +80,7 @@ class Plan:
             "[audit]",
             f"path = {json.dumps(str(self.folders.ledger))}",
         ]
+        lines += ["[secrets]", 'provider = "store"', f"key_file = {json.dumps(str(self.folders.secret_keys))}"]
         for _, _, section in SERVICES:
             lines += [f"[{section}]", f"port = {getattr(self.ports, section)}"]
         if self.with_cadence:

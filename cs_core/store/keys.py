@@ -29,6 +29,11 @@ def aliases(tenant: str, namespace: str, name: str) -> str:
     return f"cs:{{{tenant}}}:aliases:{namespace}/{name}"
 
 
+def secrets(tenant: str, namespace: str) -> str:
+    """Hash of a namespace's secrets: name to record."""
+    return f"cs:{{{tenant}}}:secrets:{namespace}"
+
+
 def draft(tenant: str, draft_id: str) -> str:
     """A draft's record."""
     return f"cs:{{{tenant}}}:draft:{draft_id}"

@@ -66,6 +66,7 @@ def test_the_contracts_have_the_services_of_the_platform() -> None:
         "codesous.control.v1.WorkerBindingService",
         "codesous.control.v1.MutationService",
         "codesous.control.v1.AccessService",
+        "codesous.control.v1.SecretService",
         "codesous.gateway.v1.InvocationService",
         "codesous.gateway.v1.ActivationService",
         "codesous.gateway.v1.WebService",

@@ -14,9 +14,15 @@ KINDS = [field.name for field in LifecycleMutation.DESCRIPTOR.oneofs_by_name["ch
 def _fill(message: Message, name: str) -> None:
     """Put `name` into the first of the fields that can hold a name, in the change or in its message."""
     for field in message.DESCRIPTOR.fields:
-        if field.message_type is None and field.name in ("function", "schedule", "worker"):
+        if field.message_type is None and field.name in ("function", "schedule", "worker", "secret"):
             setattr(message, field.name, name)
-        elif field.message_type is not None and field.name in ("function", "alias", "schedule", "worker_binding"):
+        elif field.message_type is not None and field.name in (
+            "function",
+            "alias",
+            "schedule",
+            "worker_binding",
+            "secret",
+        ):
             _fill(getattr(message, field.name), name)
 
 

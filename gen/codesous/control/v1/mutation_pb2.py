@@ -26,40 +26,45 @@ from codesous.control.v1 import alias_pb2 as codesous_dot_control_dot_v1_dot_ali
 from codesous.control.v1 import capability_diff_pb2 as codesous_dot_control_dot_v1_dot_capability__diff__pb2
 from codesous.control.v1 import function_pb2 as codesous_dot_control_dot_v1_dot_function__pb2
 from codesous.control.v1 import schedule_pb2 as codesous_dot_control_dot_v1_dot_schedule__pb2
+from codesous.control.v1 import secret_pb2 as codesous_dot_control_dot_v1_dot_secret__pb2
 from codesous.control.v1 import worker_binding_pb2 as codesous_dot_control_dot_v1_dot_worker__binding__pb2
 from codesous.type.v1 import principal_pb2 as codesous_dot_type_dot_v1_dot_principal__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"codesous/control/v1/mutation.proto\x12\x13\x63odesous.control.v1\x1a\x1f\x63odesous/control/v1/alias.proto\x1a)codesous/control/v1/capability_diff.proto\x1a\"codesous/control/v1/function.proto\x1a\"codesous/control/v1/schedule.proto\x1a(codesous/control/v1/worker_binding.proto\x1a codesous/type/v1/principal.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x07\n\x11LifecycleMutation\x12\x13\n\x0bmutation_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x05\x61\x63tor\x18\x05 \x01(\x0b\x32\x1b.codesous.type.v1.Principal\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\rbefore_sha256\x18\x07 \x01(\t\x12\x14\n\x0c\x61\x66ter_sha256\x18\x08 \x01(\t\x12@\n\x10\x66unction_created\x18\x14 \x01(\x0b\x32$.codesous.control.v1.FunctionCreatedH\x00\x12@\n\x10\x66unction_deleted\x18\x15 \x01(\x0b\x32$.codesous.control.v1.FunctionDeletedH\x00\x12\x44\n\x12\x66unction_undeleted\x18\x16 \x01(\x0b\x32&.codesous.control.v1.FunctionUndeletedH\x00\x12<\n\x0e\x64raft_uploaded\x18\x17 \x01(\x0b\x32\".codesous.control.v1.DraftUploadedH\x00\x12\x42\n\x11version_published\x18\x18 \x01(\x0b\x32%.codesous.control.v1.VersionPublishedH\x00\x12\x32\n\talias_set\x18\x19 \x01(\x0b\x32\x1d.codesous.control.v1.AliasSetH\x00\x12:\n\ralias_deleted\x18\x1a \x01(\x0b\x32!.codesous.control.v1.AliasDeletedH\x00\x12\x38\n\x0cschedule_set\x18\x1b \x01(\x0b\x32 .codesous.control.v1.ScheduleSetH\x00\x12@\n\x10schedule_deleted\x18\x1c \x01(\x0b\x32$.codesous.control.v1.ScheduleDeletedH\x00\x12\x43\n\x12worker_binding_set\x18\x1d \x01(\x0b\x32%.codesous.control.v1.WorkerBindingSetH\x00\x12K\n\x16worker_binding_deleted\x18\x1e \x01(\x0b\x32).codesous.control.v1.WorkerBindingDeletedH\x00\x42\x08\n\x06\x63hange\"B\n\x0f\x46unctionCreated\x12/\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x1d.codesous.control.v1.Function\"#\n\x0f\x46unctionDeleted\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\"%\n\x11\x46unctionUndeleted\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\"J\n\rDraftUploaded\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x10\n\x08\x64raft_id\x18\x02 \x01(\t\x12\x15\n\rbundle_sha256\x18\x03 \x01(\t\"\xc7\x01\n\x10VersionPublished\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x10\n\x08\x64raft_id\x18\x03 \x01(\t\x12\x15\n\rbundle_sha256\x18\x04 \x01(\t\x12)\n\x05\x61lias\x18\x05 \x01(\x0b\x32\x1a.codesous.control.v1.Alias\x12<\n\x0f\x63\x61pability_diff\x18\x06 \x01(\x0b\x32#.codesous.control.v1.CapabilityDiff\"\x85\x01\n\x08\x41liasSet\x12)\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x1a.codesous.control.v1.Alias\x12\x10\n\x08rollback\x18\x02 \x01(\x08\x12<\n\x0f\x63\x61pability_diff\x18\x03 \x01(\x0b\x32#.codesous.control.v1.CapabilityDiff\"9\n\x0c\x41liasDeleted\x12)\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x1a.codesous.control.v1.Alias\">\n\x0bScheduleSet\x12/\n\x08schedule\x18\x01 \x01(\x0b\x32\x1d.codesous.control.v1.Schedule\"0\n\x0fScheduleDeleted\x12\x10\n\x08schedule\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\"N\n\x10WorkerBindingSet\x12:\n\x0eworker_binding\x18\x01 \x01(\x0b\x32\".codesous.control.v1.WorkerBinding\"3\n\x14WorkerBindingDeleted\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"codesous/control/v1/mutation.proto\x12\x13\x63odesous.control.v1\x1a\x1f\x63odesous/control/v1/alias.proto\x1a)codesous/control/v1/capability_diff.proto\x1a\"codesous/control/v1/function.proto\x1a\"codesous/control/v1/schedule.proto\x1a codesous/control/v1/secret.proto\x1a(codesous/control/v1/worker_binding.proto\x1a codesous/type/v1/principal.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaa\x08\n\x11LifecycleMutation\x12\x13\n\x0bmutation_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x05\x61\x63tor\x18\x05 \x01(\x0b\x32\x1b.codesous.type.v1.Principal\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\rbefore_sha256\x18\x07 \x01(\t\x12\x14\n\x0c\x61\x66ter_sha256\x18\x08 \x01(\t\x12@\n\x10\x66unction_created\x18\x14 \x01(\x0b\x32$.codesous.control.v1.FunctionCreatedH\x00\x12@\n\x10\x66unction_deleted\x18\x15 \x01(\x0b\x32$.codesous.control.v1.FunctionDeletedH\x00\x12\x44\n\x12\x66unction_undeleted\x18\x16 \x01(\x0b\x32&.codesous.control.v1.FunctionUndeletedH\x00\x12<\n\x0e\x64raft_uploaded\x18\x17 \x01(\x0b\x32\".codesous.control.v1.DraftUploadedH\x00\x12\x42\n\x11version_published\x18\x18 \x01(\x0b\x32%.codesous.control.v1.VersionPublishedH\x00\x12\x32\n\talias_set\x18\x19 \x01(\x0b\x32\x1d.codesous.control.v1.AliasSetH\x00\x12:\n\ralias_deleted\x18\x1a \x01(\x0b\x32!.codesous.control.v1.AliasDeletedH\x00\x12\x38\n\x0cschedule_set\x18\x1b \x01(\x0b\x32 .codesous.control.v1.ScheduleSetH\x00\x12@\n\x10schedule_deleted\x18\x1c \x01(\x0b\x32$.codesous.control.v1.ScheduleDeletedH\x00\x12\x43\n\x12worker_binding_set\x18\x1d \x01(\x0b\x32%.codesous.control.v1.WorkerBindingSetH\x00\x12K\n\x16worker_binding_deleted\x18\x1e \x01(\x0b\x32).codesous.control.v1.WorkerBindingDeletedH\x00\x12\x34\n\nsecret_set\x18\x1f \x01(\x0b\x32\x1e.codesous.control.v1.SecretSetH\x00\x12<\n\x0esecret_deleted\x18  \x01(\x0b\x32\".codesous.control.v1.SecretDeletedH\x00\x42\x08\n\x06\x63hange\"B\n\x0f\x46unctionCreated\x12/\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x1d.codesous.control.v1.Function\"#\n\x0f\x46unctionDeleted\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\"%\n\x11\x46unctionUndeleted\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\"J\n\rDraftUploaded\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x10\n\x08\x64raft_id\x18\x02 \x01(\t\x12\x15\n\rbundle_sha256\x18\x03 \x01(\t\"\xc7\x01\n\x10VersionPublished\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x10\n\x08\x64raft_id\x18\x03 \x01(\t\x12\x15\n\rbundle_sha256\x18\x04 \x01(\t\x12)\n\x05\x61lias\x18\x05 \x01(\x0b\x32\x1a.codesous.control.v1.Alias\x12<\n\x0f\x63\x61pability_diff\x18\x06 \x01(\x0b\x32#.codesous.control.v1.CapabilityDiff\"\x85\x01\n\x08\x41liasSet\x12)\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x1a.codesous.control.v1.Alias\x12\x10\n\x08rollback\x18\x02 \x01(\x08\x12<\n\x0f\x63\x61pability_diff\x18\x03 \x01(\x0b\x32#.codesous.control.v1.CapabilityDiff\"9\n\x0c\x41liasDeleted\x12)\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x1a.codesous.control.v1.Alias\">\n\x0bScheduleSet\x12/\n\x08schedule\x18\x01 \x01(\x0b\x32\x1d.codesous.control.v1.Schedule\"0\n\x0fScheduleDeleted\x12\x10\n\x08schedule\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\"N\n\x10WorkerBindingSet\x12:\n\x0eworker_binding\x18\x01 \x01(\x0b\x32\".codesous.control.v1.WorkerBinding\"3\n\x14WorkerBindingDeleted\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\"8\n\tSecretSet\x12+\n\x06secret\x18\x01 \x01(\x0b\x32\x1b.codesous.control.v1.Secret\"\x1f\n\rSecretDeleted\x12\x0e\n\x06secret\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'codesous.control.v1.mutation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LIFECYCLEMUTATION']._serialized_start=317
-  _globals['_LIFECYCLEMUTATION']._serialized_end=1267
-  _globals['_FUNCTIONCREATED']._serialized_start=1269
-  _globals['_FUNCTIONCREATED']._serialized_end=1335
-  _globals['_FUNCTIONDELETED']._serialized_start=1337
-  _globals['_FUNCTIONDELETED']._serialized_end=1372
-  _globals['_FUNCTIONUNDELETED']._serialized_start=1374
-  _globals['_FUNCTIONUNDELETED']._serialized_end=1411
-  _globals['_DRAFTUPLOADED']._serialized_start=1413
-  _globals['_DRAFTUPLOADED']._serialized_end=1487
-  _globals['_VERSIONPUBLISHED']._serialized_start=1490
-  _globals['_VERSIONPUBLISHED']._serialized_end=1689
-  _globals['_ALIASSET']._serialized_start=1692
-  _globals['_ALIASSET']._serialized_end=1825
-  _globals['_ALIASDELETED']._serialized_start=1827
-  _globals['_ALIASDELETED']._serialized_end=1884
-  _globals['_SCHEDULESET']._serialized_start=1886
-  _globals['_SCHEDULESET']._serialized_end=1948
-  _globals['_SCHEDULEDELETED']._serialized_start=1950
-  _globals['_SCHEDULEDELETED']._serialized_end=1998
-  _globals['_WORKERBINDINGSET']._serialized_start=2000
-  _globals['_WORKERBINDINGSET']._serialized_end=2078
-  _globals['_WORKERBINDINGDELETED']._serialized_start=2080
-  _globals['_WORKERBINDINGDELETED']._serialized_end=2131
+  _globals['_LIFECYCLEMUTATION']._serialized_start=351
+  _globals['_LIFECYCLEMUTATION']._serialized_end=1417
+  _globals['_FUNCTIONCREATED']._serialized_start=1419
+  _globals['_FUNCTIONCREATED']._serialized_end=1485
+  _globals['_FUNCTIONDELETED']._serialized_start=1487
+  _globals['_FUNCTIONDELETED']._serialized_end=1522
+  _globals['_FUNCTIONUNDELETED']._serialized_start=1524
+  _globals['_FUNCTIONUNDELETED']._serialized_end=1561
+  _globals['_DRAFTUPLOADED']._serialized_start=1563
+  _globals['_DRAFTUPLOADED']._serialized_end=1637
+  _globals['_VERSIONPUBLISHED']._serialized_start=1640
+  _globals['_VERSIONPUBLISHED']._serialized_end=1839
+  _globals['_ALIASSET']._serialized_start=1842
+  _globals['_ALIASSET']._serialized_end=1975
+  _globals['_ALIASDELETED']._serialized_start=1977
+  _globals['_ALIASDELETED']._serialized_end=2034
+  _globals['_SCHEDULESET']._serialized_start=2036
+  _globals['_SCHEDULESET']._serialized_end=2098
+  _globals['_SCHEDULEDELETED']._serialized_start=2100
+  _globals['_SCHEDULEDELETED']._serialized_end=2148
+  _globals['_WORKERBINDINGSET']._serialized_start=2150
+  _globals['_WORKERBINDINGSET']._serialized_end=2228
+  _globals['_WORKERBINDINGDELETED']._serialized_start=2230
+  _globals['_WORKERBINDINGDELETED']._serialized_end=2281
+  _globals['_SECRETSET']._serialized_start=2283
+  _globals['_SECRETSET']._serialized_end=2339
+  _globals['_SECRETDELETED']._serialized_start=2341
+  _globals['_SECRETDELETED']._serialized_end=2372
 # @@protoc_insertion_point(module_scope)

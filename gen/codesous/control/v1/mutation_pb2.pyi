@@ -7,6 +7,7 @@ from codesous.control.v1 import alias_pb2 as _alias_pb2
 from codesous.control.v1 import capability_diff_pb2 as _capability_diff_pb2
 from codesous.control.v1 import function_pb2 as _function_pb2
 from codesous.control.v1 import schedule_pb2 as _schedule_pb2
+from codesous.control.v1 import secret_pb2 as _secret_pb2
 from codesous.control.v1 import worker_binding_pb2 as _worker_binding_pb2
 from codesous.type.v1 import principal_pb2 as _principal_pb2
 from google.protobuf import descriptor as _descriptor
@@ -50,6 +51,8 @@ class LifecycleMutation(_message.Message):
     SCHEDULE_DELETED_FIELD_NUMBER: _builtins.int
     WORKER_BINDING_SET_FIELD_NUMBER: _builtins.int
     WORKER_BINDING_DELETED_FIELD_NUMBER: _builtins.int
+    SECRET_SET_FIELD_NUMBER: _builtins.int
+    SECRET_DELETED_FIELD_NUMBER: _builtins.int
     mutation_id: _builtins.str
     """Unique id: `mut_` and a ULID. The ledger is keyed by it."""
     tenant: _builtins.str
@@ -114,6 +117,14 @@ class LifecycleMutation(_message.Message):
     def worker_binding_deleted(self) -> Global___WorkerBindingDeleted:
         """A worker binding was deleted."""
 
+    @_builtins.property
+    def secret_set(self) -> Global___SecretSet:
+        """A secret was written."""
+
+    @_builtins.property
+    def secret_deleted(self) -> Global___SecretDeleted:
+        """A secret was deleted."""
+
     def __init__(
         self,
         *,
@@ -136,12 +147,14 @@ class LifecycleMutation(_message.Message):
         schedule_deleted: Global___ScheduleDeleted | None = ...,
         worker_binding_set: Global___WorkerBindingSet | None = ...,
         worker_binding_deleted: Global___WorkerBindingDeleted | None = ...,
+        secret_set: Global___SecretSet | None = ...,
+        secret_deleted: Global___SecretDeleted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alias_deleted", b"alias_deleted", "alias_set", b"alias_set", "change", b"change", "draft_uploaded", b"draft_uploaded", "function_created", b"function_created", "function_deleted", b"function_deleted", "function_undeleted", b"function_undeleted", "schedule_deleted", b"schedule_deleted", "schedule_set", b"schedule_set", "time", b"time", "version_published", b"version_published", "worker_binding_deleted", b"worker_binding_deleted", "worker_binding_set", b"worker_binding_set"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "alias_deleted", b"alias_deleted", "alias_set", b"alias_set", "change", b"change", "draft_uploaded", b"draft_uploaded", "function_created", b"function_created", "function_deleted", b"function_deleted", "function_undeleted", b"function_undeleted", "schedule_deleted", b"schedule_deleted", "schedule_set", b"schedule_set", "secret_deleted", b"secret_deleted", "secret_set", b"secret_set", "time", b"time", "version_published", b"version_published", "worker_binding_deleted", b"worker_binding_deleted", "worker_binding_set", b"worker_binding_set"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "after_sha256", b"after_sha256", "alias_deleted", b"alias_deleted", "alias_set", b"alias_set", "before_sha256", b"before_sha256", "change", b"change", "draft_uploaded", b"draft_uploaded", "function_created", b"function_created", "function_deleted", b"function_deleted", "function_undeleted", b"function_undeleted", "mutation_id", b"mutation_id", "namespace", b"namespace", "request_id", b"request_id", "schedule_deleted", b"schedule_deleted", "schedule_set", b"schedule_set", "tenant", b"tenant", "time", b"time", "version_published", b"version_published", "worker_binding_deleted", b"worker_binding_deleted", "worker_binding_set", b"worker_binding_set"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "after_sha256", b"after_sha256", "alias_deleted", b"alias_deleted", "alias_set", b"alias_set", "before_sha256", b"before_sha256", "change", b"change", "draft_uploaded", b"draft_uploaded", "function_created", b"function_created", "function_deleted", b"function_deleted", "function_undeleted", b"function_undeleted", "mutation_id", b"mutation_id", "namespace", b"namespace", "request_id", b"request_id", "schedule_deleted", b"schedule_deleted", "schedule_set", b"schedule_set", "secret_deleted", b"secret_deleted", "secret_set", b"secret_set", "tenant", b"tenant", "time", b"time", "version_published", b"version_published", "worker_binding_deleted", b"worker_binding_deleted", "worker_binding_set", b"worker_binding_set"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["function_created", "function_deleted", "function_undeleted", "draft_uploaded", "version_published", "alias_set", "alias_deleted", "schedule_set", "schedule_deleted", "worker_binding_set", "worker_binding_deleted"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["function_created", "function_deleted", "function_undeleted", "draft_uploaded", "version_published", "alias_set", "alias_deleted", "schedule_set", "schedule_deleted", "worker_binding_set", "worker_binding_deleted", "secret_set", "secret_deleted"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 
@@ -448,3 +461,49 @@ class WorkerBindingDeleted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerBindingDeleted: _TypeAlias = WorkerBindingDeleted  # noqa: Y015
+
+@_typing.final
+class SecretSet(_message.Message):
+    """A secret was written. The digests of the mutation are of the encrypted record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def secret(self) -> _secret_pb2.Secret:
+        """The secret after the change, without its value."""
+
+    def __init__(
+        self,
+        *,
+        secret: _secret_pb2.Secret | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretSet: _TypeAlias = SecretSet  # noqa: Y015
+
+@_typing.final
+class SecretDeleted(_message.Message):
+    """A secret was deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretDeleted: _TypeAlias = SecretDeleted  # noqa: Y015

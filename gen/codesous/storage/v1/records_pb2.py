@@ -25,30 +25,33 @@ _sym_db = _symbol_database.Default()
 from codesous.control.v1 import alias_pb2 as codesous_dot_control_dot_v1_dot_alias__pb2
 from codesous.control.v1 import function_pb2 as codesous_dot_control_dot_v1_dot_function__pb2
 from codesous.control.v1 import schedule_pb2 as codesous_dot_control_dot_v1_dot_schedule__pb2
+from codesous.control.v1 import secret_pb2 as codesous_dot_control_dot_v1_dot_secret__pb2
 from codesous.control.v1 import version_pb2 as codesous_dot_control_dot_v1_dot_version__pb2
 from codesous.type.v1 import attempt_pb2 as codesous_dot_type_dot_v1_dot_attempt__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!codesous/storage/v1/records.proto\x12\x13\x63odesous.storage.v1\x1a\x1f\x63odesous/control/v1/alias.proto\x1a\"codesous/control/v1/function.proto\x1a\"codesous/control/v1/schedule.proto\x1a!codesous/control/v1/version.proto\x1a\x1e\x63odesous/type/v1/attempt.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"A\n\x0e\x46unctionRecord\x12/\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x1d.codesous.control.v1.Function\"k\n\x0b\x44raftRecord\x12)\n\x05\x64raft\x18\x01 \x01(\x0b\x32\x1a.codesous.control.v1.Draft\x12\x19\n\x11published_version\x18\x02 \x01(\r\x12\x16\n\x0epublish_digest\x18\x03 \x01(\x0c\">\n\rVersionRecord\x12-\n\x07version\x18\x01 \x01(\x0b\x32\x1c.codesous.control.v1.Version\"8\n\x0b\x41liasRecord\x12)\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x1a.codesous.control.v1.Alias\"=\n\x0e\x41ttemptHistory\x12+\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x19.codesous.type.v1.Attempt\"\xa1\x01\n\x0eScheduleRecord\x12/\n\x08schedule\x18\x01 \x01(\x0b\x32\x1d.codesous.control.v1.Schedule\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x19\n\x11\x63ursor_generation\x18\x03 \x01(\x04\x12/\n\x0b\x63ursor_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"g\n\x0eScheduleIntent\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08schedule\x18\x03 \x01(\t\x12\x0b\n\x03uid\x18\x04 \x01(\t\x12\x13\n\x0bmutation_id\x18\x05 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!codesous/storage/v1/records.proto\x12\x13\x63odesous.storage.v1\x1a\x1f\x63odesous/control/v1/alias.proto\x1a\"codesous/control/v1/function.proto\x1a\"codesous/control/v1/schedule.proto\x1a codesous/control/v1/secret.proto\x1a!codesous/control/v1/version.proto\x1a\x1e\x63odesous/type/v1/attempt.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"A\n\x0e\x46unctionRecord\x12/\n\x08\x66unction\x18\x01 \x01(\x0b\x32\x1d.codesous.control.v1.Function\"k\n\x0b\x44raftRecord\x12)\n\x05\x64raft\x18\x01 \x01(\x0b\x32\x1a.codesous.control.v1.Draft\x12\x19\n\x11published_version\x18\x02 \x01(\r\x12\x16\n\x0epublish_digest\x18\x03 \x01(\x0c\">\n\rVersionRecord\x12-\n\x07version\x18\x01 \x01(\x0b\x32\x1c.codesous.control.v1.Version\"8\n\x0b\x41liasRecord\x12)\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x1a.codesous.control.v1.Alias\"`\n\x0cSecretRecord\x12+\n\x06secret\x18\x01 \x01(\x0b\x32\x1b.codesous.control.v1.Secret\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x14\n\x0csealed_value\x18\x03 \x01(\x0c\"=\n\x0e\x41ttemptHistory\x12+\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x19.codesous.type.v1.Attempt\"\xa1\x01\n\x0eScheduleRecord\x12/\n\x08schedule\x18\x01 \x01(\x0b\x32\x1d.codesous.control.v1.Schedule\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x19\n\x11\x63ursor_generation\x18\x03 \x01(\x04\x12/\n\x0b\x63ursor_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"g\n\x0eScheduleIntent\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x10\n\x08schedule\x18\x03 \x01(\t\x12\x0b\n\x03uid\x18\x04 \x01(\t\x12\x13\n\x0bmutation_id\x18\x05 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'codesous.storage.v1.records_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FUNCTIONRECORD']._serialized_start=263
-  _globals['_FUNCTIONRECORD']._serialized_end=328
-  _globals['_DRAFTRECORD']._serialized_start=330
-  _globals['_DRAFTRECORD']._serialized_end=437
-  _globals['_VERSIONRECORD']._serialized_start=439
-  _globals['_VERSIONRECORD']._serialized_end=501
-  _globals['_ALIASRECORD']._serialized_start=503
-  _globals['_ALIASRECORD']._serialized_end=559
-  _globals['_ATTEMPTHISTORY']._serialized_start=561
-  _globals['_ATTEMPTHISTORY']._serialized_end=622
-  _globals['_SCHEDULERECORD']._serialized_start=625
-  _globals['_SCHEDULERECORD']._serialized_end=786
-  _globals['_SCHEDULEINTENT']._serialized_start=788
-  _globals['_SCHEDULEINTENT']._serialized_end=891
+  _globals['_FUNCTIONRECORD']._serialized_start=297
+  _globals['_FUNCTIONRECORD']._serialized_end=362
+  _globals['_DRAFTRECORD']._serialized_start=364
+  _globals['_DRAFTRECORD']._serialized_end=471
+  _globals['_VERSIONRECORD']._serialized_start=473
+  _globals['_VERSIONRECORD']._serialized_end=535
+  _globals['_ALIASRECORD']._serialized_start=537
+  _globals['_ALIASRECORD']._serialized_end=593
+  _globals['_SECRETRECORD']._serialized_start=595
+  _globals['_SECRETRECORD']._serialized_end=691
+  _globals['_ATTEMPTHISTORY']._serialized_start=693
+  _globals['_ATTEMPTHISTORY']._serialized_end=754
+  _globals['_SCHEDULERECORD']._serialized_start=757
+  _globals['_SCHEDULERECORD']._serialized_end=918
+  _globals['_SCHEDULEINTENT']._serialized_start=920
+  _globals['_SCHEDULEINTENT']._serialized_end=1023
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ Records that only the store reads. They wrap the contracts' messages and add wha
 from codesous.control.v1 import alias_pb2 as _alias_pb2
 from codesous.control.v1 import function_pb2 as _function_pb2
 from codesous.control.v1 import schedule_pb2 as _schedule_pb2
+from codesous.control.v1 import secret_pb2 as _secret_pb2
 from codesous.control.v1 import version_pb2 as _version_pb2
 from codesous.type.v1 import attempt_pb2 as _attempt_pb2
 from collections import abc as _abc
@@ -127,6 +128,38 @@ class AliasRecord(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AliasRecord: _TypeAlias = AliasRecord  # noqa: Y015
+
+@_typing.final
+class SecretRecord(_message.Message):
+    """A secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    SEALED_VALUE_FIELD_NUMBER: _builtins.int
+    nonce: _builtins.bytes
+    """Nonce of the encryption, 12 bytes, fresh for each write."""
+    sealed_value: _builtins.bytes
+    """The value, encrypted by AES-256-GCM; tenant, namespace and name are bound to it."""
+    @_builtins.property
+    def secret(self) -> _secret_pb2.Secret:
+        """The secret."""
+
+    def __init__(
+        self,
+        *,
+        secret: _secret_pb2.Secret | None = ...,
+        nonce: _builtins.bytes = ...,
+        sealed_value: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["secret", b"secret"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "sealed_value", b"sealed_value", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretRecord: _TypeAlias = SecretRecord  # noqa: Y015
 
 @_typing.final
 class AttemptHistory(_message.Message):
