@@ -1,6 +1,6 @@
 """The ledger goes away under load and cs-control is killed twice: every mutation arrives, once and in order.
 
-Short here; CS_TEST_SCALE=full is 60 s without the ledger under 500 mutations.
+Short here; CODE_SOUS_TEST_SCALE=full is 60 s without the ledger under 500 mutations.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.services import free_ports
 from tests.support.waiting import wait_until
 
-FULL = os.environ.get("CS_TEST_SCALE") == "full"
+FULL = os.environ.get("CODE_SOUS_TEST_SCALE") == "full"
 TENANTS = ("t_audit01", "t_audit02", "t_audit03", "t_audit04", "t_audit05")
 MUTATIONS = 500 if FULL else 60
 OUTAGE = 60.0 if FULL else 3.0

@@ -1,7 +1,8 @@
 """Tasks of several bindings while the only poller is killed again and again: each is answered, no attempt twice.
 
 A task that Cadence has given to a poller which dies before it could record it is known to Cadence alone: its timeout
-ends that attempt, and the workflow's retry policy makes the next. The long form, `CS_TEST_SCALE=full`: 1,000 tasks.
+ends that attempt, and the workflow's retry policy makes the next. The long form,
+`CODE_SOUS_TEST_SCALE=full`: 1,000 tasks.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from cs_core.store.client import KvClient
 from tests.support.cadence import Call, PollerProcess, cadence_mesh
 from tests.support.waiting import wait_until
 
-TASKS = 1_000 if os.environ.get("CS_TEST_SCALE") == "full" else 80
+TASKS = 1_000 if os.environ.get("CODE_SOUS_TEST_SCALE") == "full" else 80
 BINDINGS = 4
 KILLS = 2
 # Server, workflows and functions share this process: more workflows than this only wait for each other.

@@ -1,7 +1,8 @@
 """Many schedules while their leaders die: each tick once, and late only in a failover. Idle schedules, which are free.
 
-The short form runs everywhere. `CS_TEST_SCALE=full` runs what the platform promises: 10,000 schedules of 60 s for 10
-minutes, a leader killed or stopped each minute, and 100,000 idle schedules. Both print their figures (`pytest -s`).
+The short form runs everywhere. `CODE_SOUS_TEST_SCALE=full` runs what the platform promises: 10,000 schedules of 60 s
+for 10 minutes, a leader killed or stopped each minute, and 100,000 idle schedules. Both print their
+figures (`pytest -s`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tests.support.schedulers import SchedulerProcess
 from tests.support.schedules import ADA, FUNCTION, SECOND, SPACE, TENANT, Bench, outcome_of, put_function
 from tests.support.waiting import wait_until
 
-FULL = os.environ.get("CS_TEST_SCALE") == "full"
+FULL = os.environ.get("CODE_SOUS_TEST_SCALE") == "full"
 LEASE = 3.0
 BATCH = 500
 # The short form shares its machine with other tests; what is promised, the long form shows.

@@ -1,6 +1,6 @@
 """The example clients of docs/howto/generate-clients.md: generated, built, and run against the mesh.
 
-They fetch packages from their languages' registries, so they run only when `CS_INTEROP=1`.
+They fetch packages from their languages' registries, so they run only when `CODE_SOUS_INTEROP=1`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from tests.acceptance.conftest import BIN, GREET, TENANT, Mesh
 ROOT = Path(__file__).parents[2]
 EVENT = '{"name":"Ada"}'
 pytestmark = [
-    pytest.mark.skipif(os.environ.get("CS_INTEROP") != "1", reason="CS_INTEROP is not 1: clients fetch packages"),
+    pytest.mark.skipif(
+        os.environ.get("CODE_SOUS_INTEROP") != "1", reason="CODE_SOUS_INTEROP is not 1: clients fetch packages"
+    ),
     pytest.mark.timeout(600),
     pytest.mark.xdist_group("interop"),
 ]

@@ -1,7 +1,7 @@
 """The ledgerdb driver on the real command, and the command's own verification of what it wrote.
 
-The command is installed with the module client of Go, so this runs only when `CS_INTEROP=1`. `LEDGERDB_BIN` names one
-that is installed already.
+The command is installed with the module client of Go, so this runs only when `CODE_SOUS_INTEROP=1`. `LEDGERDB_BIN`
+names one that is installed already.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from tests.support.ledgers import TENANTS, KeptInGit, ids, make_entries
 MODULE = "github.com/osvaldoandrade/ledgerdb/cmd/ledgerdb@latest"
 pytestmark = [
     pytest.mark.interop,
-    pytest.mark.skipif(os.environ.get("CS_INTEROP") != "1", reason="CS_INTEROP is not 1: the command is installed"),
+    pytest.mark.skipif(
+        os.environ.get("CODE_SOUS_INTEROP") != "1", reason="CODE_SOUS_INTEROP is not 1: the command is installed"
+    ),
     pytest.mark.timeout(600),
     pytest.mark.xdist_group("interop"),
 ]

@@ -1,7 +1,7 @@
 """A mesh whose identity is Tikti: people and services sign in there, and the mesh believes its tokens only.
 
-With `CS_INTEROP=1` a real Tikti is installed through the Go module client; where that fails, and everywhere else, a
-stand-in serves the same endpoints. Which one it was is printed.
+With `CODE_SOUS_INTEROP=1` a real Tikti is installed through the Go module client; where that fails, and
+everywhere else, a stand-in serves the same endpoints. Which one it was is printed.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Issuer:
 
 @pytest.fixture(scope="module")
 def issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuer]:
-    why = "CS_INTEROP is not 1"
-    if os.environ.get("CS_INTEROP") == "1":
+    why = "CODE_SOUS_INTEROP is not 1"
+    if os.environ.get("CODE_SOUS_INTEROP") == "1":
         real = RealTikti(tmp_path_factory.mktemp("tikti"), TENANT, EMAIL, PASSWORD, SCOPES)
         try:
             real.start()

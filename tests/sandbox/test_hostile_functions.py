@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-FULL = os.environ.get("CS_TEST_SCALE") == "full"
+FULL = os.environ.get("CODE_SOUS_TEST_SCALE") == "full"
 KILL_WITHIN = 0.25
 FULL_AGAIN_WITHIN = 1.0
 BESIDE_THE_HEAP = 192 * MIB

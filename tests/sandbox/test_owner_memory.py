@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OWNER = ROOT / "tests" / "support" / "hostile_owner.py"
-FULL = os.environ.get("CS_TEST_SCALE") == "full"
+FULL = os.environ.get("CODE_SOUS_TEST_SCALE") == "full"
 RUNS = 10_000 if FULL else 240
 
 pytestmark = pytest.mark.timeout(3600 if FULL else 180)

@@ -22,7 +22,7 @@ from cs_core.rpc.cadence import CadenceConnection
 
 SOURCE = Path(__file__).parents[1] / "interop" / "cadence_server"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "code-sous" / "interop"
-BUILD = "CS_TEST_CADENCE"
+BUILD = "CODE_SOUS_TEST_CADENCE"
 _BUILD_WITHIN = 1_800
 _READY_WITHIN = 60.0
 
@@ -32,7 +32,7 @@ class NotHereError(Exception):
 
 
 def find_server() -> Path:
-    """The server's executable: from the cache, or built now when `CS_TEST_CADENCE` asks for it.
+    """The server's executable: from the cache, or built now when `CODE_SOUS_TEST_CADENCE` asks for it.
 
     Raises:
         NotHereError: Go is not here, or nobody asked for the build, which takes minutes where it was not done yet.

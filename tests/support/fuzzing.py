@@ -19,7 +19,7 @@ from typing import Final
 
 from tests.support.scale import FULL
 
-SEED: Final = int(os.environ.get("CS_TEST_SEED") or random.SystemRandom().randrange(2**32))
+SEED: Final = int(os.environ.get("CODE_SOUS_TEST_SEED") or random.SystemRandom().randrange(2**32))
 """Printed with every report; the same seed makes the same inputs."""
 SLOWEST_SECONDS: Final = 1.0
 GROWTH_BYTES: Final = 48 * 1024 * 1024

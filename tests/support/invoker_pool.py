@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.invocations import PARTITIONS
-from tests.support.scale import service_environment
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +52,7 @@ class PoolProcess:
     def spawn(self) -> None:
         """Start the process."""
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=ROOT, env=service_environment())
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=ROOT)
 
     async def ready(self) -> None:
         """Return when the process serves."""

@@ -1,4 +1,4 @@
-"""How large a chaos test is: its short form, as CI runs it, or its full form with CS_TEST_SCALE=full."""
+"""How large a chaos test is: its short form, as CI runs it, or its full form with CODE_SOUS_TEST_SCALE=full."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 import pytest
 
 T = TypeVar("T")
-FULL = os.environ.get("CS_TEST_SCALE") == "full"
+FULL = os.environ.get("CODE_SOUS_TEST_SCALE") == "full"
 
 
 def scaled(*, short: T, full: T) -> T:
@@ -18,18 +18,3 @@ def scaled(*, short: T, full: T) -> T:
 
 long_test = pytest.mark.timeout(1800 if FULL else 120)
 """A full form takes minutes."""
-
-
-def service_environment() -> dict[str, str]:
-    """The environment of a service: settings of the tests are none of the services', which refuse unknown ones."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("CS_TEST_")}
-
-
-def report(test: str, **figures: object) -> None:
-    """Print what a test measured; seen with `pytest -s`, and beside a failure."""
-    told = ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in figures.items())
-    print(f"\n{test}: {told}", flush=True)
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

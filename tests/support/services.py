@@ -14,7 +14,6 @@ from codesous.admin.v1 import admin_service_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cs_core.iam.dev_issuer import DevIssuer
-from tests.support.scale import service_environment
 from tests.support.waiting import wait_until
 
 PACKAGES = {
@@ -58,7 +57,6 @@ class Services:
                 [sys.executable, "-m", package, "--config", str(self.settings)],
                 stdout=log,
                 stderr=log,
-                env=service_environment(),
             )
             log.close()
             self.channels[section] = grpc.aio.insecure_channel(f"127.0.0.1:{self.ports[section]}")
