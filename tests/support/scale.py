@@ -18,3 +18,13 @@ def scaled(*, short: T, full: T) -> T:
 
 long_test = pytest.mark.timeout(1800 if FULL else 120)
 """A full form takes minutes."""
+
+
+def report(test: str, **figures: object) -> None:
+    """Print what a test measured; seen with `pytest -s`, and beside a failure."""
+    told = ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in figures.items())
+    print(f"\n{test}: {told}", flush=True)
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
