@@ -157,7 +157,7 @@ def judge(audit: Audit, submitted: list[str], hit: set[str]) -> list[str]:
             found.append(f"{activation} did not end")
         elif audit.terminal_writes(activation) > 1:
             found.append(f"{activation} ended more than once")
-        if audit.begins(activation) > 1 and activation not in hit:
+        if audit.begun_again(activation) and activation not in hit:
             found.append(f"{activation} was run again although nothing hit it: {audit.states[activation]}")
         if audit.runs(activation) > audit.begins(activation):
             found.append(f"{activation} ran more often than it was begun")

@@ -63,6 +63,17 @@ class Audit:
         """How many runs reached the code."""
         return sum(state == "RUN" for state, _ in self.states[activation])
 
+    def begun_again(self, activation: str) -> int:
+        """How often it was begun after a run that was not handed back before it reached the code."""
+        count, begun, ran, handed_back = 0, False, False, False
+        for state, _ in self.states[activation]:
+            if state == "RUNNING":
+                count += begun and (ran or not handed_back)
+                begun, ran, handed_back = True, False, False
+            ran = ran or state == "RUN"
+            handed_back = handed_back or state == "QUEUED"
+        return count
+
     def running(self, instance: str) -> set[str]:
         """What an instance holds now."""
         return {activation for activation, owner in self._holders() if owner.partition("/")[0] == instance}

@@ -223,9 +223,9 @@ class CadenceMesh:
         }
         return Settings.model_validate(tree)
 
-    def accepted(self) -> int:
-        """Answers that were taken."""
-        return sum(taken for answers in self.answers.values() for _, taken in answers)
+    def accepted(self, kind: str = "") -> int:
+        """Answers that were taken, of one kind or of all."""
+        return sum(taken for answers in self.answers.values() for answered, taken in answers if kind in ("", answered))
 
     def refused(self) -> int:
         """Answers that were refused."""
