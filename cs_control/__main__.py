@@ -42,6 +42,7 @@ from cs_core.codeq import Queue
 from cs_core.codeq.open import open_queue
 from cs_core.config import Settings
 from cs_core.iam.policy import Policy
+from cs_core.operations.installation import open_installation
 from cs_core.rpc.admin import Process
 from cs_core.rpc.process import run_process
 from cs_core.rpc.server import RpcServer, Service, stop_on_signals
@@ -66,6 +67,7 @@ from cs_core.store.worker_bindings import WorkerBindingStore
 from cs_core.store.worker_index import WorkerIndex
 from cs_core.store.worker_reports import WorkerReportStore
 from cs_core.submission import Submitter
+from cs_core.telemetry.log_level import LogLevel
 from cs_sandbox import CellPool, PoolSettings
 
 SERVICE = "cs-control"
@@ -148,7 +150,7 @@ def schedule_service(settings: Settings, client: KvClient, queue: Queue, clock: 
     )
 
 
-async def run(settings: Settings, instance: str, registry: CollectorRegistry) -> None:
+async def run(settings: Settings, instance: str, registry: CollectorRegistry, log_level: LogLevel) -> None:
     """Serve until told to stop."""
     stopping = stop_on_signals()
     clock = SystemClock()
@@ -169,7 +171,15 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
     await pool.start()
     server = RpcServer(
         settings,
-        Process(SERVICE, instance, clock.now(), settings),
+        Process(
+            SERVICE,
+            instance,
+            clock.now(),
+            settings,
+            queue=queue,
+            installation=open_installation(settings, client, queue, clock),
+            log_level=log_level,
+        ),
         services_of(settings, client, queue, pool, bell, clock),
         port=settings.control.port,
         probes={"store": client.ping},

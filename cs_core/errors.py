@@ -137,6 +137,14 @@ class UnimplementedError(CodeSousError):
         super().__init__("CS_UNIMPLEMENTED", f"{what} is not implemented by this release")
 
 
+class NotHereError(CodeSousError):
+    """Another process has it: `CS_UNIMPLEMENTED`."""
+
+    def __init__(self, what: str, owner: str) -> None:
+        """`what` with its verb, as `cells are`; `owner` is the process to ask."""
+        super().__init__("CS_UNIMPLEMENTED", f"{what} not of this process; ask {owner}", metadata={"ask": owner})
+
+
 class RuntimeFailure(CodeSousError):  # noqa: N818 - the field's word for it
     """A run of a function failed: `CS_RUNTIME_*`."""
 

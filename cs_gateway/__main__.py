@@ -24,12 +24,14 @@ from codesous.gateway.v1.invocation_service_pb2_grpc import add_InvocationServic
 from codesous.gateway.v1.web_service_pb2_grpc import add_WebServiceServicer_to_server
 from prometheus_client import CollectorRegistry, Gauge
 
+from cs_core.caches import CacheView
 from cs_core.cancellation import Cancellation
 from cs_core.clock import Clock, SystemClock
 from cs_core.codeq import Queue
 from cs_core.codeq.kv import KvResultChannel
 from cs_core.codeq.open import open_queue
 from cs_core.config import Settings
+from cs_core.operations.installation import open_installation
 from cs_core.rpc.admin import Process
 from cs_core.rpc.process import run_process
 from cs_core.rpc.server import RpcServer, Service, stop_on_signals
@@ -38,6 +40,7 @@ from cs_core.store.client import KvClient
 from cs_core.store.members import MemberStore
 from cs_core.store.resolve import Resolver
 from cs_core.store.versions import VersionStore
+from cs_core.telemetry.log_level import LogLevel
 from cs_core.waiters import Waiters
 from cs_gateway.activations import Activations
 from cs_gateway.dead_letters import DeadLetters
@@ -79,6 +82,7 @@ class Parts:
     waiters: Waiters
     loops: Sequence[Callable[[], Coroutine[Any, Any, None]]]
     dead_letters: DeadLetters
+    caches: Sequence[CacheView]
 
 
 def assemble(settings: Settings, client: KvClient, queue: Queue, clock: Clock, instance: str) -> Parts:
@@ -87,7 +91,8 @@ def assemble(settings: Settings, client: KvClient, queue: Queue, clock: Clock, i
     channel = KvResultChannel(client)
     store = ActivationStore(client, settings.store.partitions, clock, timedelta(seconds=limits.activation_ttl))
     waiters = Waiters(store, channel, instance)
-    ingress = Ingress(Resolver(client), store, queue, limits, clock, instance)
+    resolver = Resolver(client)
+    ingress = Ingress(resolver, store, queue, limits, clock, instance)
     peers = Peers(MemberStore(client, SERVICE), instance)
     depths = QueueDepths(queue, settings.store.partitions, limits.queue_depth)
     gate = Gate(
@@ -117,11 +122,15 @@ def assemble(settings: Settings, client: KvClient, queue: Queue, clock: Clock, i
         ),
     ]
     return Parts(
-        services, waiters, (peers.run, depths.run), DeadLetters(queue, store, VersionStore(client), limits, clock)
+        services,
+        waiters,
+        (peers.run, depths.run),
+        DeadLetters(queue, store, VersionStore(client), limits, clock),
+        (resolver.cache,),
     )
 
 
-async def run(settings: Settings, instance: str, registry: CollectorRegistry) -> None:
+async def run(settings: Settings, instance: str, registry: CollectorRegistry, log_level: LogLevel) -> None:
     """Serve until told to stop."""
     stopping = stop_on_signals()
     clock = SystemClock()
@@ -138,6 +147,9 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
             clock.now(),
             settings,
             queue=queue,
+            installation=open_installation(settings, client, queue, clock),
+            log_level=log_level,
+            caches=parts.caches,
             inflight=lambda: parts.waiters.count,
             dead_letters=parts.dead_letters,
         ),

@@ -14,17 +14,20 @@ from cs_core.clock import SystemClock
 from cs_core.codeq.kv import KvResultChannel
 from cs_core.codeq.open import open_queue
 from cs_core.config import MIB, Settings
+from cs_core.operations.installation import open_installation
 from cs_core.rpc.admin import Process
 from cs_core.rpc.process import run_process
 from cs_core.rpc.server import RpcServer, stop_on_signals
 from cs_core.store.activations import ActivationStore
 from cs_core.store.bundles import BundleStore
 from cs_core.store.client import KvClient
+from cs_core.store.consumers import ConsumerStore
 from cs_core.store.overdue import OverdueStore
 from cs_core.store.secrets import SecretStore
 from cs_core.store.slots import SlotStore
 from cs_core.store.userkv import KvQuota, UserKvStore
 from cs_core.store.versions import VersionStore
+from cs_core.telemetry.log_level import LogLevel
 from cs_invoker.assembly import Backends, assemble
 from cs_invoker.bundle_cache import BundleCache
 from cs_invoker.cells import list_cells
@@ -32,13 +35,14 @@ from cs_invoker.code import StoredCode
 from cs_invoker.host_secrets import open_secrets
 from cs_invoker.metrics import Metrics
 from cs_invoker.renewal import Lessors
+from cs_invoker.reporting import Reporting
 from cs_sandbox import CellPool, PoolSettings
 from cs_sandbox.host.fetch import open_fetcher
 
 SERVICE = "cs-invoker-pool"
 
 
-async def run(settings: Settings, instance: str, registry: CollectorRegistry) -> None:
+async def run(settings: Settings, instance: str, registry: CollectorRegistry, log_level: LogLevel) -> None:
     """Serve until told to stop."""
     stopping = stop_on_signals()
     clock, limits, sandbox = SystemClock(), settings.limits, settings.sandbox
@@ -67,6 +71,8 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
         settings.invoker.bundle_cache_count, settings.invoker.bundle_cache_bytes, metrics.count_bundle_lookup
     )
 
+    code = StoredCode(VersionStore(client), BundleStore(client), cache, limits)
+
     @asynccontextmanager
     async def open_lessors() -> AsyncIterator[Lessors]:
         renewing = KvClient(settings.store.url, settings.store.timeout)
@@ -85,7 +91,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
             slots=SlotStore(client),
             queue=queue,
             channel=KvResultChannel(client),
-            code=StoredCode(VersionStore(client), BundleStore(client), cache, limits),
+            code=code,
             cells=pool,
             user_kv=UserKvStore(client, limits.kv_value_bytes, KvQuota(limits.kv_tenant_keys, limits.kv_tenant_bytes)),
             fetcher=fetcher,
@@ -97,8 +103,11 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
         instance,
     )
 
+    reporting = Reporting(ConsumerStore(client), instance, invoker.consumer.report)
+
     async def on_drain(draining: bool) -> None:
         invoker.consumer.pause(draining)
+        await reporting.tell()
 
     server = RpcServer(
         settings,
@@ -108,6 +117,10 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
             clock.now(),
             settings,
             queue=queue,
+            installation=open_installation(settings, client, queue, clock),
+            log_level=log_level,
+            caches=(code.cache, cache.view),
+            functions=invoker.inflight.functions.loads,
             cells=lambda: list_cells(pool),
             leases=invoker.inflight.leases,
             inflight=lambda: len(invoker.inflight),
@@ -120,7 +133,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
         registry=registry,
     )
     try:
-        async with asyncio.TaskGroup() as group:
+        async with reporting.running(), asyncio.TaskGroup() as group:
             group.create_task(invoker.run(), name="invoker")
             await server.serve_until(stopping)
             invoker.stop()

@@ -9,6 +9,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
+from cs_core.caches import CacheView, Lookups
 from cs_sandbox.job import Bundle
 
 Load = Callable[[], Awaitable[Bundle]]
@@ -25,6 +26,10 @@ class BundleCache:
         self._bundles: OrderedDict[tuple[str, str], Bundle] = OrderedDict()
         self._loads: dict[tuple[str, str], asyncio.Task[Bundle]] = {}
         self._bytes = 0
+        self._lookups = Lookups()
+        self.view = CacheView(
+            "bundles", max_count, lambda: len(self._bundles), self._drop_all, self._lookups, lambda: self._bytes
+        )
 
     def __len__(self) -> int:
         return len(self._bundles)
@@ -40,10 +45,10 @@ class BundleCache:
         held = self._bundles.get(key)
         if held is not None:
             self._bundles.move_to_end(key)
-            self._on_lookup(True)
+            self._count(True)
             return held
         task = self._loads.get(key)
-        self._on_lookup(task is not None)
+        self._count(task is not None)
         if task is None:
             task = asyncio.ensure_future(self._load(key, load))
             self._loads[key] = task
@@ -56,6 +61,17 @@ class BundleCache:
         for task in loads:
             task.cancel()
         await asyncio.gather(*loads, return_exceptions=True)
+
+    def _count(self, hit: bool) -> None:
+        self._lookups.count(hit)
+        self._on_lookup(hit)
+
+    def _drop_all(self) -> int:
+        """Drop what is held; loads under way go on, and what they bring is kept."""
+        count = len(self._bundles)
+        self._bundles.clear()
+        self._bytes = 0
+        return count
 
     async def _load(self, key: tuple[str, str], load: Load) -> Bundle:
         try:

@@ -10,6 +10,7 @@ from codesous.control.v1.version_pb2 import Version
 from codesous.type.v1.function_ref_pb2 import FunctionRef
 
 from cs_core.bundle import unpack
+from cs_core.caches import CacheView, Lookups
 from cs_core.config import LimitSettings
 from cs_core.errors import CodeSousError
 from cs_core.store.bundles import BundleStore
@@ -41,11 +42,19 @@ class StoredCode:
         self._cache = cache
         self._limits = limits
         self._known: OrderedDict[tuple[str, str, str, int], Version] = OrderedDict()
+        self._lookups = Lookups()
+        self.cache = CacheView("versions", _MAX_VERSIONS, lambda: len(self._known), self._forget_all, self._lookups)
+
+    def _forget_all(self) -> int:
+        count = len(self._known)
+        self._known.clear()
+        return count
 
     async def version(self, ref: FunctionRef) -> Version:
         """The version. Raises CodeMissingError, and UnavailableError when the store is away."""
         key = (ref.tenant, ref.namespace, ref.function, ref.version)
         known = self._known.get(key)
+        self._lookups.count(known is not None)
         if known is not None:
             self._known.move_to_end(key)
             return known

@@ -20,6 +20,7 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
+from codesous.storage.v1.consumer_pb2 import ConsumerReport
 
 from cs_core.backoff import Backoff
 from cs_core.codeq import Delivery, Queue
@@ -71,6 +72,16 @@ class Consumer:
     def inflight(self) -> int:
         """Deliveries that are being processed."""
         return len(self._work)
+
+    def report(self) -> ConsumerReport:
+        """How much is taken, and how much may be."""
+        return ConsumerReport(
+            draining=not self._going.is_set(),
+            permits=self._permits.total,
+            permits_taken=self._permits.taken,
+            partition_permits=self._most,
+            partition_permits_taken={number: held for number, held in self._held.items() if held},
+        )
 
     def pause(self, paused: bool) -> None:
         """Receive no more until told to go on; what was received is processed."""

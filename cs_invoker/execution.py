@@ -37,13 +37,14 @@ from cs_core.errors import UnavailableError
 from cs_core.ids import message_id
 from cs_core.store.activations import ActivationStore, Begun
 from cs_core.store.run_logs import NO_LOGS, RunLogs
+from cs_core.store.slots import DEFAULT_MAX_CONCURRENCY
 from cs_sandbox.job import SandboxError
 
 from . import results, retries
 from .conclusion import Conclusion
 from .gaps import AtGap, Gap, pass_gap
 from .inflight import Inflight
-from .job import DEFAULT_MAX_CONCURRENCY, expired
+from .job import expired
 from .lease import Holding, LeaseLostError, Leases, Lengths
 from .log_sink import LogSink
 from .messages import BadMessageError, open_request

@@ -13,6 +13,8 @@ from codesous.queue.v1.invocation_pb2 import InvocationRequest
 
 from cs_core.clock import Clock, to_timestamp
 
+from .function_runs import FunctionRuns
+
 
 @dataclass(slots=True)
 class Entry:
@@ -38,6 +40,7 @@ class Inflight:
         self._entries: dict[str, Entry] = {}
         self._held: set[tuple[str, str]] = set()
         self._clock = clock
+        self.functions = FunctionRuns()
         self._on_change = on_change
 
     def __len__(self) -> int:
@@ -56,7 +59,8 @@ class Inflight:
         self._held.add((entry.tenant, entry.activation_id))
         self._on_change(len(self._entries))
         try:
-            yield entry
+            with self.functions.run(request.function):
+                yield entry
         finally:
             del self._entries[owner]
             self._held.discard((entry.tenant, entry.activation_id))

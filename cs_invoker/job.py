@@ -20,7 +20,6 @@ from .results import Sizes
 
 DEFAULT_ENTRY = "index.js"
 DEFAULT_MEMORY_MB = 128
-DEFAULT_MAX_CONCURRENCY = 100
 DEFAULT_TIMEOUT = timedelta(seconds=3)
 DEFAULT_WORKER_TIMEOUT = timedelta(seconds=30)
 

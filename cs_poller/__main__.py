@@ -10,17 +10,19 @@ from prometheus_client import CollectorRegistry
 from cs_core.clock import SystemClock
 from cs_core.codeq.open import open_queue
 from cs_core.config import Settings
+from cs_core.operations.installation import open_installation
 from cs_core.rpc.admin import Process
 from cs_core.rpc.cadence import CadenceConnection
 from cs_core.rpc.process import run_process
 from cs_core.rpc.server import RpcServer, stop_on_signals
 from cs_core.store.client import KvClient
+from cs_core.telemetry.log_level import LogLevel
 from cs_poller.assembly import assemble
 
 SERVICE = "cs-cadence-poller"
 
 
-async def run(settings: Settings, instance: str, registry: CollectorRegistry) -> None:
+async def run(settings: Settings, instance: str, registry: CollectorRegistry, log_level: LogLevel) -> None:
     """Serve until told to stop."""
     stopping = stop_on_signals()
     clock = SystemClock()
@@ -44,6 +46,8 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry) ->
                 clock.now(),
                 settings,
                 queue=queue,
+                installation=open_installation(settings, client, queue, clock),
+                log_level=log_level,
                 inflight=lambda: poller.inflight,
                 on_drain=poller.drain,
             ),

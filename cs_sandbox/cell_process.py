@@ -49,6 +49,7 @@ class CellProcess:
         on_change: called with the cell after each change of what it can be used for.
 
     Attributes:
+        born: when it was forked, by the event loop's clock.
         draining: whether it is to be given no more runs, so that it becomes idle.
         retiring: whether it said that it takes no more.
     """
@@ -63,6 +64,7 @@ class CellProcess:
         self.draining = False
         self.retiring = False
         loop = asyncio.get_running_loop()
+        self.born = loop.time()
         self._pidfd = forked.pidfd
         self._connection = forked.connection
         self._on_change = on_change

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from codesous.type.v1.principal_pb2 import Principal
 
+from cs_core.caches import CacheView, Lookups
 from cs_core.clock import Clock
 from cs_core.errors import CodeSousError
 from cs_core.iam.claims import invalid
@@ -67,6 +68,8 @@ class TokenVerifier:
         self._most = remembered
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._running: dict[bytes, asyncio.Future[Verified]] = {}
+        self._lookups = Lookups()
+        self.cache = CacheView("tokens", remembered, lambda: len(self._known), self._forget_all, self._lookups)
 
     async def verify(self, token: str) -> Principal:
         """Return the principal of a token. Callers must not change it.
@@ -83,6 +86,7 @@ class TokenVerifier:
             await self._source.refresh()
         if (known := self.remembered(token)) is not None:
             return known
+        self._lookups.misses += 1
         return (await self._once(_digest(token), token)).principal
 
     def remembered(self, token: str) -> Principal | None:
@@ -97,11 +101,17 @@ class TokenVerifier:
             del self._known[digest]
             return None
         self._known.move_to_end(digest)
+        self._lookups.hits += 1
         return known.verified.principal
 
     async def close(self) -> None:
         """Let go of connections."""
         await self._source.close()
+
+    def _forget_all(self) -> int:
+        count = len(self._known)
+        self._known.clear()
+        return count
 
     async def _once(self, digest: bytes, token: str) -> Verified:
         """Verify, or wait for another caller with the same token that does."""

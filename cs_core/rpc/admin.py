@@ -1,6 +1,6 @@
 """AdminService: what an operator asks of this process.
 
-What a process does not own, and what this release does not have, answers CS_UNIMPLEMENTED.
+What belongs to another process answers CS_UNIMPLEMENTED, and names that process.
 """
 
 from __future__ import annotations
@@ -8,54 +8,31 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
-from typing import Protocol
 
 from codesous.admin.v1 import admin_service_pb2 as pb
-from codesous.admin.v1.admin_service_pb2_grpc import AdminServiceServicer
-from codesous.admin.v1.dead_letter_pb2 import DeadLetterFilter, DeadLetterSummary, Redrive
-from codesous.admin.v1.process_pb2 import Cell, LaneDepth, Lease, PartitionDepth, ProcessInfo, ReadinessCheck
+from codesous.admin.v1.load_pb2 import FunctionLoad, Load, MethodLoad
+from codesous.admin.v1.process_pb2 import Cell, Lease, ProcessInfo, ReadinessCheck
 
-from cs_core.clock import from_timestamp, to_timestamp
+from cs_core.caches import CacheView
+from cs_core.clock import Clock, SystemClock, to_timestamp
 from cs_core.codeq import Queue
-from cs_core.codeq.contract import DeadMessage
 from cs_core.config import Settings
-from cs_core.errors import UnimplementedError, ValidationError
-from cs_core.rpc import paging
+from cs_core.errors import NotHereError, ValidationError
+from cs_core.operations.installation import Installation
+from cs_core.rpc import admin_messages as messages
 from cs_core.rpc.context import Context
-from cs_core.rpc.readiness import Readiness
+from cs_core.rpc.dead_letter_calls import DeadLetterCalls, DeadLetterDesk
+from cs_core.rpc.interceptors.intake import Intake
+from cs_core.rpc.readiness import Check, Readiness
+from cs_core.telemetry.log_level import LogLevel
 
 SERVICE = "codesous.admin.v1.AdminService"
-REDRIVES_PER_SECOND, REDRIVES_PER_SECOND_MAX = 10, 1_000
-IDS_MAX, ID_CHARS_MAX = 1_000, 128
 DRAIN_SECONDS_MAX = 3_600
+TOPIC_CHARS_MAX = 128
 _DRAIN_POLL = 0.05
-
-
-class DeadLetterDesk(Protocol):
-    """Handles the requests that were given up. Raises NotFoundError, ConflictError and UnavailableError."""
-
-    async def find(
-        self, chosen: DeadLetterFilter, *, after: tuple[int, str] | None, limit: int
-    ) -> tuple[list[DeadMessage], tuple[int, str] | None]:
-        """Some of them, oldest first, and where to go on."""
-        ...
-
-    async def get(self, dead_letter_id: str) -> DeadMessage:
-        """One of them."""
-        ...
-
-    async def redrive(
-        self, dead_letter_ids: Sequence[str], chosen: DeadLetterFilter, *, version: int, rate: int, dry_run: bool
-    ) -> list[Redrive]:
-        """Run some again."""
-        ...
-
-    async def purge(self, dead_letter_ids: Sequence[str], chosen: DeadLetterFilter, *, dry_run: bool) -> int:
-        """Remove some."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +44,42 @@ class Process:
     started: datetime
     settings: Settings
     queue: Queue | None = None
+    installation: Installation | None = None
+    log_level: LogLevel = field(default_factory=lambda: LogLevel("info"))
+    caches: Sequence[CacheView] = ()
     cells: Callable[[], Sequence[Cell]] | None = None
     leases: Callable[[], Sequence[Lease]] | None = None
+    functions: Callable[[], Sequence[FunctionLoad]] = tuple
     inflight: Callable[[], int] | None = None
     on_drain: Callable[[bool], Awaitable[None]] | None = None
     dead_letters: DeadLetterDesk | None = None
 
 
-class AdminServicer(AdminServiceServicer):
-    """The admin service of one process."""
+class AdminServicer(DeadLetterCalls):
+    """The admin service of one process.
 
-    def __init__(self, process: Process, readiness: Readiness) -> None:
+    Args:
+        process: what it tells and owns.
+        readiness: whether it is ready, and why not.
+        intake: what a drain closes.
+        loads: the calls that were served, by method.
+        clock: for how long a log level holds.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        readiness: Readiness,
+        intake: Intake,
+        loads: Callable[[], Sequence[MethodLoad]],
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(process.dead_letters)
         self._process = process
         self._readiness = readiness
+        self._intake = intake
+        self._loads = loads
+        self._clock = clock or SystemClock()
 
     async def GetInfo(self, request: pb.GetInfoRequest, context: Context) -> pb.GetInfoResponse:
         """See the contract."""
@@ -96,11 +96,13 @@ class AdminServicer(AdminServiceServicer):
 
     async def GetReadiness(self, request: pb.GetReadinessRequest, context: Context) -> pb.GetReadinessResponse:
         """See the contract."""
-        checks = [
-            ReadinessCheck(name=check.name, ready=check.ready, message=check.message)
-            for check in self._readiness.checks
-        ]
-        return pb.GetReadinessResponse(ready=self._readiness.ready, checks=checks, draining=self._readiness.draining)
+        readiness = self._readiness
+        return pb.GetReadinessResponse(
+            ready=readiness.ready,
+            checks=[_check(check) for check in readiness.checks],
+            draining=readiness.draining,
+            since_time=to_timestamp(readiness.since) if readiness.since else None,
+        )
 
     async def Drain(self, request: pb.DrainRequest, context: Context) -> pb.DrainResponse:
         """See the contract."""
@@ -124,114 +126,86 @@ class AdminServicer(AdminServiceServicer):
     async def _set_draining(self, draining: bool) -> None:
         self._readiness.draining = draining
         await self._readiness.tell()
+        self._intake.closed = draining
         if self._process.on_drain is not None:
             await self._process.on_drain(draining)
 
     def _inflight(self) -> int:
         return self._process.inflight() if self._process.inflight is not None else 0
 
+    async def GetLogLevel(self, request: pb.GetLogLevelRequest, context: Context) -> pb.GetLogLevelResponse:
+        """See the contract."""
+        return pb.GetLogLevelResponse(state=messages.level_state(self._process.log_level.state()))
+
+    async def SetLogLevel(self, request: pb.SetLogLevelRequest, context: Context) -> pb.SetLogLevelResponse:
+        """See the contract."""
+        level, length = messages.level_wanted(request)
+        self._process.log_level.set(level, self._clock, length)
+        return pb.SetLogLevelResponse(state=messages.level_state(self._process.log_level.state()))
+
     async def GetQueueDepth(self, request: pb.GetQueueDepthRequest, context: Context) -> pb.GetQueueDepthResponse:
         """See the contract."""
-        if self._process.queue is None:
-            raise UnimplementedError("GetQueueDepth of this process")
-        if not request.topic:
-            raise ValidationError.field("topic", "required")
-        depth = await self._process.queue.depth(request.topic)
+        if not 0 < len(request.topic) <= TOPIC_CHARS_MAX:
+            raise ValidationError.field("topic", f"must be 1 to {TOPIC_CHARS_MAX} characters")
+        look = await self._installation().queue(request.topic)
         return pb.GetQueueDepthResponse(
-            partitions=[
-                PartitionDepth(
-                    partition=number,
-                    lanes=[LaneDepth(lane=lane, ready=count) for lane, count in sorted(part.ready.items()) if count],
-                    leased=part.leased,
-                    delayed=part.delayed,
-                )
-                for number, part in sorted(depth.partitions.items())
-            ]
+            partitions=[messages.partition_depth(part) for part in look.parts], consumers=look.consumers
+        )
+
+    async def ExplainActivation(
+        self, request: pb.ExplainActivationRequest, context: Context
+    ) -> pb.ExplainActivationResponse:
+        """See the contract."""
+        explanation = await self._installation().explainer.explain(request.tenant, request.activation_id)
+        return pb.ExplainActivationResponse(explanation=explanation)
+
+    async def ListShards(self, request: pb.ListShardsRequest, context: Context) -> pb.ListShardsResponse:
+        """See the contract."""
+        return pb.ListShardsResponse(shards=await self._installation().shards.list())
+
+    async def ListCaches(self, request: pb.ListCachesRequest, context: Context) -> pb.ListCachesResponse:
+        """See the contract."""
+        caches = sorted(self._process.caches, key=lambda cache: cache.name)
+        return pb.ListCachesResponse(caches=[messages.cache(cache) for cache in caches])
+
+    async def FlushCache(self, request: pb.FlushCacheRequest, context: Context) -> pb.FlushCacheResponse:
+        """See the contract."""
+        for cache in self._process.caches:
+            if cache.name == request.name:
+                return pb.FlushCacheResponse(dropped=cache.flush())
+        names = ", ".join(sorted(cache.name for cache in self._process.caches)) or "none"
+        raise ValidationError.field("name", f"must be a cache of {self._process.service}; it has: {names}")
+
+    async def GetLoad(self, request: pb.GetLoadRequest, context: Context) -> pb.GetLoadResponse:
+        """See the contract."""
+        return pb.GetLoadResponse(
+            load=Load(methods=self._loads(), functions=self._process.functions(), inflight=self._inflight())
         )
 
     async def ListCells(self, request: pb.ListCellsRequest, context: Context) -> pb.ListCellsResponse:
         """See the contract."""
         if self._process.cells is None:
-            raise UnimplementedError("ListCells of this process")
+            raise NotHereError("cells are", "cs-invoker-pool")
         return pb.ListCellsResponse(cells=self._process.cells())
 
     async def ListLeases(self, request: pb.ListLeasesRequest, context: Context) -> pb.ListLeasesResponse:
         """See the contract."""
         if self._process.leases is None:
-            raise UnimplementedError("ListLeases of this process")
+            raise NotHereError("leases are", "cs-invoker-pool or cs-scheduler")
         return pb.ListLeasesResponse(leases=self._process.leases())
 
-    async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Context) -> pb.ListDeadLettersResponse:
-        """See the contract."""
-        desk, chosen = self._desk(), _checked(request.filter)
-        scope = (chosen.SerializeToString(deterministic=True).hex(),)
-        page = paging.Page("dead_letters", scope, request.page_size, request.page_token)
-        after = page.after_pair()
-        found, last = await desk.find(chosen, after=after, limit=page.size)
-        return pb.ListDeadLettersResponse(
-            dead_letters=[_summary(letter) for letter in found], next_page_token=page.next_token(last)
-        )
-
-    async def GetDeadLetter(self, request: pb.GetDeadLetterRequest, context: Context) -> pb.GetDeadLetterResponse:
-        """See the contract."""
-        _check_ids([request.dead_letter_id])
-        letter = await self._desk().get(request.dead_letter_id)
-        return pb.GetDeadLetterResponse(dead_letter=_summary(letter), envelope=letter.envelope.SerializeToString())
-
-    async def RedriveDeadLetters(
-        self, request: pb.RedriveDeadLettersRequest, context: Context
-    ) -> pb.RedriveDeadLettersResponse:
-        """See the contract."""
-        _check_ids(request.dead_letter_ids)
-        rate = request.rate_per_second or REDRIVES_PER_SECOND
-        if rate > REDRIVES_PER_SECOND_MAX:
-            raise ValidationError.field("rate_per_second", f"must be at most {REDRIVES_PER_SECOND_MAX}")
-        redrives = await self._desk().redrive(
-            request.dead_letter_ids,
-            _checked(request.filter),
-            version=request.version,
-            rate=rate,
-            dry_run=request.dry_run,
-        )
-        return pb.RedriveDeadLettersResponse(redrives=redrives)
-
-    async def PurgeDeadLetters(
-        self, request: pb.PurgeDeadLettersRequest, context: Context
-    ) -> pb.PurgeDeadLettersResponse:
-        """See the contract."""
-        _check_ids(request.dead_letter_ids)
-        purged = await self._desk().purge(request.dead_letter_ids, _checked(request.filter), dry_run=request.dry_run)
-        return pb.PurgeDeadLettersResponse(purged=purged)
-
-    def _desk(self) -> DeadLetterDesk:
-        if self._process.dead_letters is None:
-            raise UnimplementedError("handling dead letters in this process")
-        return self._process.dead_letters
+    def _installation(self) -> Installation:
+        if self._process.installation is None:
+            raise NotHereError("the installation's store is", "a process that has one")
+        return self._process.installation
 
 
-def _check_ids(dead_letter_ids: Sequence[str]) -> None:
-    if len(dead_letter_ids) > IDS_MAX:
-        raise ValidationError.field("dead_letter_ids", f"must be at most {IDS_MAX}")
-    for dead_letter_id in dead_letter_ids:
-        if not 0 < len(dead_letter_id) <= ID_CHARS_MAX:
-            raise ValidationError.field("dead_letter_id", f"must be 1 to {ID_CHARS_MAX} characters")
-
-
-def _checked(chosen: DeadLetterFilter) -> DeadLetterFilter:
-    for name in ("start_time", "end_time"):
-        try:
-            from_timestamp(getattr(chosen, name))
-        except (ValueError, OverflowError) as error:
-            raise ValidationError.field(f"filter.{name}", "must be a moment in time") from error
-    return chosen
-
-
-def _summary(letter: DeadMessage) -> DeadLetterSummary:
-    request = letter.envelope.invocation_request
-    return DeadLetterSummary(
-        dead_letter_id=letter.id,
-        cause=letter.envelope.dead_letter,
-        function=request.function,
-        activation_id=request.activation_id,
-        redrive_activation_ids=letter.redrives,
+def _check(check: Check) -> ReadinessCheck:
+    return ReadinessCheck(
+        name=check.name,
+        ready=check.ready,
+        message=check.message,
+        since_time=to_timestamp(check.since) if check.since else None,
+        last_error=check.last_error,
+        last_error_time=to_timestamp(check.last_error_time) if check.last_error_time else None,
     )

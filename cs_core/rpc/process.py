@@ -15,10 +15,11 @@ from prometheus_client.process_collector import ProcessCollector
 from cs_core import ids
 from cs_core.config import ProcessSettings, Settings, SettingsError, load_settings
 from cs_core.rpc.tls import server_credentials
+from cs_core.telemetry.log_level import LogLevel
 from cs_core.telemetry.logs import configure_logs
 from cs_core.telemetry.metrics import metrics_page
 
-Run = Callable[[Settings, str, CollectorRegistry], Awaitable[None]]
+Run = Callable[[Settings, str, CollectorRegistry, LogLevel], Awaitable[None]]
 
 
 def run_process(service: str, section: Callable[[Settings], ProcessSettings], run: Run) -> int:
@@ -27,7 +28,7 @@ def run_process(service: str, section: Callable[[Settings], ProcessSettings], ru
     Args:
         service: name of the process, for example `cs-control`.
         section: picks the process's own section of the settings.
-        run: the service itself, given the settings, the instance's id and the metrics registry.
+        run: the service itself, given the settings, the instance's id, the metrics registry, and the log's level.
     """
     parser = argparse.ArgumentParser(prog=service)
     parser.add_argument("--config", type=Path, help="settings file (TOML); the environment wins over it")
@@ -40,13 +41,13 @@ def run_process(service: str, section: Callable[[Settings], ProcessSettings], ru
         sys.stderr.write(f"{service}: {error}\n")
         return 1
     instance = ids.instance_id(service.removeprefix("cs-"))
-    configure_logs(settings.log, service, instance)
+    log_level = configure_logs(settings.log, service, instance)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
 
     async def main() -> None:
-        await run(settings, instance, registry)
+        await run(settings, instance, registry, log_level)
 
     with metrics_page(registry, section(settings).metrics_port):
         asyncio.run(main())

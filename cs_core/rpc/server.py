@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -25,6 +25,7 @@ from cs_core.iam.policy import Policy
 from cs_core.rpc import admin
 from cs_core.rpc.chain import CallChain
 from cs_core.rpc.interceptors.access_log import AccessLog
+from cs_core.rpc.interceptors.intake import Intake
 from cs_core.rpc.interceptors.metrics import ApiMetrics
 from cs_core.rpc.interceptors.request_id import RequestId
 from cs_core.rpc.readiness import Probe, Readiness
@@ -85,22 +86,26 @@ class RpcServer:
         names = [service.name for service in services]
         iam = settings.iam
         self._verifier = open_verifier(iam, clock)
+        intake, api_metrics = Intake(), ApiMetrics(registry)
         chain = CallChain(
             (
                 RequestId(),
-                ApiMetrics(registry),
+                api_metrics,
                 AccessLog(),
                 Authentication(self._verifier),
                 Authorization(Policy(iam.role_actions)),
+                intake,
             ),
             rules_of([*names, admin.SERVICE]),
         )
-        self.readiness = Readiness(probes, [*names, admin.SERVICE], settings.rpc.readiness_interval)
+        self.readiness = Readiness(probes, [*names, admin.SERVICE], settings.rpc.readiness_interval, clock)
         self._settings = settings.rpc
         self._server = grpc.aio.server(interceptors=[chain], options=server_options(settings.rpc))
         for service in services:
             service.add(service.servicer, self._server)
-        add_AdminServiceServicer_to_server(admin.AdminServicer(process, self.readiness), self._server)
+        process = replace(process, caches=[*process.caches, self._verifier.cache])
+        servicer = admin.AdminServicer(process, self.readiness, intake, api_metrics.loads, clock)
+        add_AdminServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.readiness.health, self._server)
         channelz.add_channelz_servicer(self._server)
         listed = [*names, *also_reflected, admin.SERVICE, health.SERVICE_NAME, CHANNELZ]

@@ -219,6 +219,11 @@ def members(service: str) -> str:
     return f"cs:{{m:{service}}}:members"
 
 
+def member_reports(service: str) -> str:
+    """Hash of what the living instances of a service say of themselves: instance to report."""
+    return f"cs:{{m:{service}}}:reports"
+
+
 def results_channel(instance: str) -> str:
     """Channel of the results for one instance."""
     return f"cs:{{i:{instance}}}:results"

@@ -9,6 +9,7 @@ from codesous.control.v1.function_pb2 import FunctionState
 from codesous.control.v1.version_pb2 import Version
 from codesous.storage.v1.records_pb2 import AliasRecord, FunctionRecord
 
+from cs_core.caches import CacheView, Lookups
 from cs_core.errors import NotFoundError
 from cs_core.names import parse_ref
 from cs_core.store import keys
@@ -25,6 +26,8 @@ class Resolver:
         self._client = client
         self._versions = VersionStore(client)
         self._cache: OrderedDict[tuple[str, str, str, int], Version] = OrderedDict()
+        self._lookups = Lookups()
+        self.cache = CacheView("versions", _CACHED_VERSIONS, lambda: len(self._cache), self._forget_all, self._lookups)
 
     async def resolve(self, tenant: str, namespace: str, name: str, ref: str) -> Version:
         """The version that `ref` means now. Callers must not change it.
@@ -50,7 +53,9 @@ class Resolver:
 
     async def _version(self, tenant: str, namespace: str, name: str, number: int) -> Version:
         key = (tenant, namespace, name, number)
-        if (cached := self._cache.get(key)) is not None:
+        cached = self._cache.get(key)
+        self._lookups.count(cached is not None)
+        if cached is not None:
             self._cache.move_to_end(key)
             return cached
         version = await self._versions.get(tenant, namespace, name, number)
@@ -60,3 +65,8 @@ class Resolver:
         if len(self._cache) > _CACHED_VERSIONS:
             self._cache.popitem(last=False)
         return version
+
+    def _forget_all(self) -> int:
+        count = len(self._cache)
+        self._cache.clear()
+        return count

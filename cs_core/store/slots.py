@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Final
 
 from codesous.type.v1.function_ref_pb2 import FunctionRef
 
@@ -10,6 +11,8 @@ from cs_core.store import keys
 from cs_core.store.client import KvClient
 from cs_core.store.scripts import load_script
 
+DEFAULT_MAX_CONCURRENCY: Final = 100
+"""Slots of a version that names no number."""
 _TAKE, _RENEW = (load_script("cs_core.store", name) for name in ("take_slot", "renew_slot"))
 
 

@@ -43,6 +43,7 @@ EXAMPLES: list[errors.CodeSousError] = [
     errors.CorrelationTimeoutError("0" * 8),
     errors.CadenceRefusedError("x"),
     errors.UnimplementedError("x"),
+    errors.NotHereError("cells are", "cs-invoker-pool"),
     errors.RuntimeFailure(InvocationError(reason="CS_RUNTIME_EXCEPTION", message="x"), "id"),
 ]
 

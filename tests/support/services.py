@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 from codesous.admin.v1 import admin_service_pb2_grpc
@@ -33,6 +37,8 @@ class Services:
 
     folder: Path
     store_url: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Settings of all of them, beside what is written below."""
 
     def __post_init__(self) -> None:
         self.issuer = DevIssuer(self.folder / "identity")
@@ -57,6 +63,7 @@ class Services:
                 [sys.executable, "-m", package, "--config", str(self.settings)],
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **self.environment},
             )
             log.close()
             self.channels[section] = grpc.aio.insecure_channel(f"127.0.0.1:{self.ports[section]}")
@@ -93,6 +100,11 @@ class Services:
                 return await self.health(section) == status
 
             await wait_until(says, within=90)
+
+    def log_lines(self, section: str) -> list[dict[str, Any]]:
+        """What a process logged."""
+        lines = (self.folder / f"{section}.log").read_text(errors="replace").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
 
     def admin(self, section: str) -> admin_service_pb2_grpc.AdminServiceStub:
         """The admin service of a process."""

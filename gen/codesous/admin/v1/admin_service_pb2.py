@@ -23,12 +23,15 @@ _sym_db = _symbol_database.Default()
 
 
 from codesous.admin.v1 import dead_letter_pb2 as codesous_dot_admin_dot_v1_dot_dead__letter__pb2
+from codesous.admin.v1 import explanation_pb2 as codesous_dot_admin_dot_v1_dot_explanation__pb2
+from codesous.admin.v1 import load_pb2 as codesous_dot_admin_dot_v1_dot_load__pb2
 from codesous.admin.v1 import process_pb2 as codesous_dot_admin_dot_v1_dot_process__pb2
 from codesous.type.v1 import options_pb2 as codesous_dot_type_dot_v1_dot_options__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%codesous/admin/v1/admin_service.proto\x12\x11\x63odesous.admin.v1\x1a#codesous/admin/v1/dead_letter.proto\x1a\x1f\x63odesous/admin/v1/process.proto\x1a\x1e\x63odesous/type/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\"\x10\n\x0eGetInfoRequest\"?\n\x0fGetInfoResponse\x12,\n\x04info\x18\x01 \x01(\x0b\x32\x1e.codesous.admin.v1.ProcessInfo\"\x15\n\x13GetReadinessRequest\"j\n\x14GetReadinessResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x31\n\x06\x63hecks\x18\x02 \x03(\x0b\x32!.codesous.admin.v1.ReadinessCheck\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\":\n\x0c\x44rainRequest\x12*\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"!\n\rDrainResponse\x12\x10\n\x08inflight\x18\x01 \x01(\r\"\x10\n\x0eUndrainRequest\"\x11\n\x0fUndrainResponse\"%\n\x14GetQueueDepthRequest\x12\r\n\x05topic\x18\x01 \x01(\t\"N\n\x15GetQueueDepthResponse\x12\x35\n\npartitions\x18\x01 \x03(\x0b\x32!.codesous.admin.v1.PartitionDepth\"\x12\n\x10ListCellsRequest\";\n\x11ListCellsResponse\x12&\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32\x17.codesous.admin.v1.Cell\"\x13\n\x11ListLeasesRequest\">\n\x12ListLeasesResponse\x12(\n\x06leases\x18\x01 \x03(\x0b\x32\x18.codesous.admin.v1.Lease\"t\n\x16ListDeadLettersRequest\x12\x33\n\x06\x66ilter\x18\x01 \x01(\x0b\x32#.codesous.admin.v1.DeadLetterFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"n\n\x17ListDeadLettersResponse\x12:\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32$.codesous.admin.v1.DeadLetterSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x14GetDeadLetterRequest\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\t\"d\n\x15GetDeadLetterResponse\x12\x39\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32$.codesous.admin.v1.DeadLetterSummary\x12\x10\n\x08\x65nvelope\x18\x02 \x01(\x0c\"\xa4\x01\n\x19RedriveDeadLettersRequest\x12\x17\n\x0f\x64\x65\x61\x64_letter_ids\x18\x01 \x03(\t\x12\x33\n\x06\x66ilter\x18\x02 \x01(\x0b\x32#.codesous.admin.v1.DeadLetterFilter\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x17\n\x0frate_per_second\x18\x04 \x01(\r\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"J\n\x1aRedriveDeadLettersResponse\x12,\n\x08redrives\x18\x01 \x03(\x0b\x32\x1a.codesous.admin.v1.Redrive\"x\n\x17PurgeDeadLettersRequest\x12\x17\n\x0f\x64\x65\x61\x64_letter_ids\x18\x01 \x03(\t\x12\x33\n\x06\x66ilter\x18\x02 \x01(\x0b\x32#.codesous.admin.v1.DeadLetterFilter\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"*\n\x18PurgeDeadLettersResponse\x12\x0e\n\x06purged\x18\x01 \x01(\r2\xbe\n\n\x0c\x41\x64minService\x12g\n\x07GetInfo\x12!.codesous.admin.v1.GetInfoRequest\x1a\".codesous.admin.v1.GetInfoResponse\"\x15\xaa\xcf\x18\x11\x08\x02\x12\rcs:admin:read\x12v\n\x0cGetReadiness\x12&.codesous.admin.v1.GetReadinessRequest\x1a\'.codesous.admin.v1.GetReadinessResponse\"\x15\xaa\xcf\x18\x11\x08\x02\x12\rcs:admin:read\x12\x62\n\x05\x44rain\x12\x1f.codesous.admin.v1.DrainRequest\x1a .codesous.admin.v1.DrainResponse\"\x16\xaa\xcf\x18\x12\x08\x02\x12\x0e\x63s:admin:drain\x12h\n\x07Undrain\x12!.codesous.admin.v1.UndrainRequest\x1a\".codesous.admin.v1.UndrainResponse\"\x16\xaa\xcf\x18\x12\x08\x02\x12\x0e\x63s:admin:drain\x12y\n\rGetQueueDepth\x12\'.codesous.admin.v1.GetQueueDepthRequest\x1a(.codesous.admin.v1.GetQueueDepthResponse\"\x15\xaa\xcf\x18\x11\x08\x02\x12\rcs:admin:read\x12m\n\tListCells\x12#.codesous.admin.v1.ListCellsRequest\x1a$.codesous.admin.v1.ListCellsResponse\"\x15\xaa\xcf\x18\x11\x08\x02\x12\rcs:admin:read\x12p\n\nListLeases\x12$.codesous.admin.v1.ListLeasesRequest\x1a%.codesous.admin.v1.ListLeasesResponse\"\x15\xaa\xcf\x18\x11\x08\x02\x12\rcs:admin:read\x12\x84\x01\n\x0fListDeadLetters\x12).codesous.admin.v1.ListDeadLettersRequest\x1a*.codesous.admin.v1.ListDeadLettersResponse\"\x1a\xaa\xcf\x18\x16\x08\x02\x12\x12\x63s:deadletter:read\x12~\n\rGetDeadLetter\x12\'.codesous.admin.v1.GetDeadLetterRequest\x1a(.codesous.admin.v1.GetDeadLetterResponse\"\x1a\xaa\xcf\x18\x16\x08\x02\x12\x12\x63s:deadletter:read\x12\x90\x01\n\x12RedriveDeadLetters\x12,.codesous.admin.v1.RedriveDeadLettersRequest\x1a-.codesous.admin.v1.RedriveDeadLettersResponse\"\x1d\xaa\xcf\x18\x19\x08\x02\x12\x15\x63s:deadletter:redrive\x12\x88\x01\n\x10PurgeDeadLetters\x12*.codesous.admin.v1.PurgeDeadLettersRequest\x1a+.codesous.admin.v1.PurgeDeadLettersResponse\"\x1b\xaa\xcf\x18\x17\x08\x02\x12\x13\x63s:deadletter:purgeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%codesous/admin/v1/admin_service.proto\x12\x11\x63odesous.admin.v1\x1a#codesous/admin/v1/dead_letter.proto\x1a#codesous/admin/v1/explanation.proto\x1a\x1c\x63odesous/admin/v1/load.proto\x1a\x1f\x63odesous/admin/v1/process.proto\x1a\x1e\x63odesous/type/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n\x0eGetInfoRequest\"?\n\x0fGetInfoResponse\x12,\n\x04info\x18\x01 \x01(\x0b\x32\x1e.codesous.admin.v1.ProcessInfo\"\x15\n\x13GetReadinessRequest\"\x9a\x01\n\x14GetReadinessResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x31\n\x06\x63hecks\x18\x02 \x03(\x0b\x32!.codesous.admin.v1.ReadinessCheck\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12.\n\nsince_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\x0c\x44rainRequest\x12*\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"!\n\rDrainResponse\x12\x10\n\x08inflight\x18\x01 \x01(\r\"\x10\n\x0eUndrainRequest\"\x11\n\x0fUndrainResponse\"\x14\n\x12GetLogLevelRequest\"F\n\x13GetLogLevelResponse\x12/\n\x05state\x18\x01 \x01(\x0b\x32 .codesous.admin.v1.LogLevelState\"m\n\x12SetLogLevelRequest\x12*\n\x05level\x18\x01 \x01(\x0e\x32\x1b.codesous.admin.v1.LogLevel\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"F\n\x13SetLogLevelResponse\x12/\n\x05state\x18\x01 \x01(\x0b\x32 .codesous.admin.v1.LogLevelState\"%\n\x14GetQueueDepthRequest\x12\r\n\x05topic\x18\x01 \x01(\t\"~\n\x15GetQueueDepthResponse\x12\x35\n\npartitions\x18\x01 \x03(\x0b\x32!.codesous.admin.v1.PartitionDepth\x12.\n\tconsumers\x18\x02 \x03(\x0b\x32\x1b.codesous.admin.v1.Consumer\"A\n\x18\x45xplainActivationRequest\x12\x15\n\ractivation_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"P\n\x19\x45xplainActivationResponse\x12\x33\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32\x1e.codesous.admin.v1.Explanation\"\x13\n\x11ListShardsRequest\">\n\x12ListShardsResponse\x12(\n\x06shards\x18\x01 \x03(\x0b\x32\x18.codesous.admin.v1.Shard\"\x13\n\x11ListCachesRequest\">\n\x12ListCachesResponse\x12(\n\x06\x63\x61\x63hes\x18\x01 \x03(\x0b\x32\x18.codesous.admin.v1.Cache\"!\n\x11\x46lushCacheRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"%\n\x12\x46lushCacheResponse\x12\x0f\n\x07\x64ropped\x18\x01 \x01(\x04\"\x10\n\x0eGetLoadRequest\"8\n\x0fGetLoadResponse\x12%\n\x04load\x18\x01 \x01(\x0b\x32\x17.codesous.admin.v1.Load\"\x12\n\x10ListCellsRequest\";\n\x11ListCellsResponse\x12&\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32\x17.codesous.admin.v1.Cell\"\x13\n\x11ListLeasesRequest\">\n\x12ListLeasesResponse\x12(\n\x06leases\x18\x01 \x03(\x0b\x32\x18.codesous.admin.v1.Lease\"t\n\x16ListDeadLettersRequest\x12\x33\n\x06\x66ilter\x18\x01 \x01(\x0b\x32#.codesous.admin.v1.DeadLetterFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"n\n\x17ListDeadLettersResponse\x12:\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32$.codesous.admin.v1.DeadLetterSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x14GetDeadLetterRequest\x12\x16\n\x0e\x64\x65\x61\x64_letter_id\x18\x01 \x01(\t\"d\n\x15GetDeadLetterResponse\x12\x39\n\x0b\x64\x65\x61\x64_letter\x18\x01 \x01(\x0b\x32$.codesous.admin.v1.DeadLetterSummary\x12\x10\n\x08\x65nvelope\x18\x02 \x01(\x0c\"\xa4\x01\n\x19RedriveDeadLettersRequest\x12\x17\n\x0f\x64\x65\x61\x64_letter_ids\x18\x01 \x03(\t\x12\x33\n\x06\x66ilter\x18\x02 \x01(\x0b\x32#.codesous.admin.v1.DeadLetterFilter\x12\x0f\n\x07version\x18\x03 \x01(\r\x12\x17\n\x0frate_per_second\x18\x04 \x01(\r\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\"J\n\x1aRedriveDeadLettersResponse\x12,\n\x08redrives\x18\x01 \x03(\x0b\x32\x1a.codesous.admin.v1.Redrive\"x\n\x17PurgeDeadLettersRequest\x12\x17\n\x0f\x64\x65\x61\x64_letter_ids\x18\x01 \x03(\t\x12\x33\n\x06\x66ilter\x18\x02 \x01(\x0b\x32#.codesous.admin.v1.DeadLetterFilter\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"*\n\x18PurgeDeadLettersResponse\x12\x0e\n\x06purged\x18\x01 \x01(\r2\xef\x10\n\x0c\x41\x64minService\x12g\n\x07GetInfo\x12!.codesous.admin.v1.GetInfoRequest\x1a\".codesous.admin.v1.GetInfoResponse\"\x15\xaa\xcf\x18\x11\x08\x02\x12\rcs:admin:read\x12v\n\x0cGetReadiness\x12&.codesous.admin.v1.GetReadinessRequest\x1a\'.codesous.admin.v1.GetReadinessResponse\"\x15\xaa\xcf\x18\x11\x08\x02\x12\rcs:admin:read\x12\x62\n\x05\x44rain\x12\x1f.codesous.admin.v1.DrainRequest\x1a .codesous.admin.v1.DrainResponse\"\x16\xaa\xcf\x18\x12\x08\x02\x12\x0e\x63s:admin:drain\x12h\n\x07Undrain\x12!.codesous.admin.v1.UndrainRequest\x1a\".codesous.admin.v1.UndrainResponse\"\x16\xaa\xcf\x18\x12\x08\x02\x12\x0e\x63s:admin:drain\x12s\n\x0bGetLogLevel\x12%.codesous.admin.v1.GetLogLevelRequest\x1a&.codesous.admin.v1.GetLogLevelResponse\"\x15\xaa\xcf\x18\x11\x08\x02\x12\rcs:admin:read\x12r\n\x0bSetLogLevel\x12%.codesous.admin.v1.SetLogLevelRequest\x1a&.codesous.admin.v1.SetLogLevelResponse\"\x14\xaa\xcf\x18\x10\x08\x02\x12\x0c\x63s:admin:log\x12y\n\rGetQueueDepth\x12\'.codesous.admin.v1.GetQueueDepthRequest\x1a(.codesous.admin.v1.GetQueueDepthResponse\"\x15\xaa\xcf\x18\x11\x08\x02\x12\rcs:admin:read\x12m\n\tListCells\x12#.codesous.admin.v1.ListCellsRequest\x1a$.codesous.admin.v1.ListCellsResponse\"\x15\xaa\xcf\x18\x11\x08\x02\x12\rcs:admin:read\x12\x85\x01\n\x11\x45xplainActivation\x12+.codesous.admin.v1.ExplainActivationRequest\x1a,.codesous.admin.v1.ExplainActivationResponse\"\x15\xaa\xcf\x18\x11\x08\x02\x12\rcs:admin:read\x12p\n\nListShards\x12$.codesous.admin.v1.ListShardsRequest\x1a%.codesous.admin.v1.ListShardsResponse\"\x15\xaa\xcf\x18\x11\x08\x02\x12\rcs:admin:read\x12p\n\nListCaches\x12$.codesous.admin.v1.ListCachesRequest\x1a%.codesous.admin.v1.ListCachesResponse\"\x15\xaa\xcf\x18\x11\x08\x02\x12\rcs:admin:read\x12q\n\nFlushCache\x12$.codesous.admin.v1.FlushCacheRequest\x1a%.codesous.admin.v1.FlushCacheResponse\"\x16\xaa\xcf\x18\x12\x08\x02\x12\x0e\x63s:admin:flush\x12g\n\x07GetLoad\x12!.codesous.admin.v1.GetLoadRequest\x1a\".codesous.admin.v1.GetLoadResponse\"\x15\xaa\xcf\x18\x11\x08\x02\x12\rcs:admin:read\x12p\n\nListLeases\x12$.codesous.admin.v1.ListLeasesRequest\x1a%.codesous.admin.v1.ListLeasesResponse\"\x15\xaa\xcf\x18\x11\x08\x02\x12\rcs:admin:read\x12\x84\x01\n\x0fListDeadLetters\x12).codesous.admin.v1.ListDeadLettersRequest\x1a*.codesous.admin.v1.ListDeadLettersResponse\"\x1a\xaa\xcf\x18\x16\x08\x02\x12\x12\x63s:deadletter:read\x12~\n\rGetDeadLetter\x12\'.codesous.admin.v1.GetDeadLetterRequest\x1a(.codesous.admin.v1.GetDeadLetterResponse\"\x1a\xaa\xcf\x18\x16\x08\x02\x12\x12\x63s:deadletter:read\x12\x90\x01\n\x12RedriveDeadLetters\x12,.codesous.admin.v1.RedriveDeadLettersRequest\x1a-.codesous.admin.v1.RedriveDeadLettersResponse\"\x1d\xaa\xcf\x18\x19\x08\x02\x12\x15\x63s:deadletter:redrive\x12\x88\x01\n\x10PurgeDeadLetters\x12*.codesous.admin.v1.PurgeDeadLettersRequest\x1a+.codesous.admin.v1.PurgeDeadLettersResponse\"\x1b\xaa\xcf\x18\x17\x08\x02\x12\x13\x63s:deadletter:purgeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,10 +46,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMINSERVICE'].methods_by_name['Drain']._serialized_options = b'\252\317\030\022\010\002\022\016cs:admin:drain'
   _globals['_ADMINSERVICE'].methods_by_name['Undrain']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['Undrain']._serialized_options = b'\252\317\030\022\010\002\022\016cs:admin:drain'
+  _globals['_ADMINSERVICE'].methods_by_name['GetLogLevel']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['GetLogLevel']._serialized_options = b'\252\317\030\021\010\002\022\rcs:admin:read'
+  _globals['_ADMINSERVICE'].methods_by_name['SetLogLevel']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['SetLogLevel']._serialized_options = b'\252\317\030\020\010\002\022\014cs:admin:log'
   _globals['_ADMINSERVICE'].methods_by_name['GetQueueDepth']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['GetQueueDepth']._serialized_options = b'\252\317\030\021\010\002\022\rcs:admin:read'
   _globals['_ADMINSERVICE'].methods_by_name['ListCells']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['ListCells']._serialized_options = b'\252\317\030\021\010\002\022\rcs:admin:read'
+  _globals['_ADMINSERVICE'].methods_by_name['ExplainActivation']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ExplainActivation']._serialized_options = b'\252\317\030\021\010\002\022\rcs:admin:read'
+  _globals['_ADMINSERVICE'].methods_by_name['ListShards']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ListShards']._serialized_options = b'\252\317\030\021\010\002\022\rcs:admin:read'
+  _globals['_ADMINSERVICE'].methods_by_name['ListCaches']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ListCaches']._serialized_options = b'\252\317\030\021\010\002\022\rcs:admin:read'
+  _globals['_ADMINSERVICE'].methods_by_name['FlushCache']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['FlushCache']._serialized_options = b'\252\317\030\022\010\002\022\016cs:admin:flush'
+  _globals['_ADMINSERVICE'].methods_by_name['GetLoad']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['GetLoad']._serialized_options = b'\252\317\030\021\010\002\022\rcs:admin:read'
   _globals['_ADMINSERVICE'].methods_by_name['ListLeases']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['ListLeases']._serialized_options = b'\252\317\030\021\010\002\022\rcs:admin:read'
   _globals['_ADMINSERVICE'].methods_by_name['ListDeadLetters']._loaded_options = None
@@ -57,50 +74,78 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMINSERVICE'].methods_by_name['RedriveDeadLetters']._serialized_options = b'\252\317\030\031\010\002\022\025cs:deadletter:redrive'
   _globals['_ADMINSERVICE'].methods_by_name['PurgeDeadLetters']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['PurgeDeadLetters']._serialized_options = b'\252\317\030\027\010\002\022\023cs:deadletter:purge'
-  _globals['_GETINFOREQUEST']._serialized_start=194
-  _globals['_GETINFOREQUEST']._serialized_end=210
-  _globals['_GETINFORESPONSE']._serialized_start=212
-  _globals['_GETINFORESPONSE']._serialized_end=275
-  _globals['_GETREADINESSREQUEST']._serialized_start=277
-  _globals['_GETREADINESSREQUEST']._serialized_end=298
-  _globals['_GETREADINESSRESPONSE']._serialized_start=300
-  _globals['_GETREADINESSRESPONSE']._serialized_end=406
-  _globals['_DRAINREQUEST']._serialized_start=408
-  _globals['_DRAINREQUEST']._serialized_end=466
-  _globals['_DRAINRESPONSE']._serialized_start=468
-  _globals['_DRAINRESPONSE']._serialized_end=501
-  _globals['_UNDRAINREQUEST']._serialized_start=503
-  _globals['_UNDRAINREQUEST']._serialized_end=519
-  _globals['_UNDRAINRESPONSE']._serialized_start=521
-  _globals['_UNDRAINRESPONSE']._serialized_end=538
-  _globals['_GETQUEUEDEPTHREQUEST']._serialized_start=540
-  _globals['_GETQUEUEDEPTHREQUEST']._serialized_end=577
-  _globals['_GETQUEUEDEPTHRESPONSE']._serialized_start=579
-  _globals['_GETQUEUEDEPTHRESPONSE']._serialized_end=657
-  _globals['_LISTCELLSREQUEST']._serialized_start=659
-  _globals['_LISTCELLSREQUEST']._serialized_end=677
-  _globals['_LISTCELLSRESPONSE']._serialized_start=679
-  _globals['_LISTCELLSRESPONSE']._serialized_end=738
-  _globals['_LISTLEASESREQUEST']._serialized_start=740
-  _globals['_LISTLEASESREQUEST']._serialized_end=759
-  _globals['_LISTLEASESRESPONSE']._serialized_start=761
-  _globals['_LISTLEASESRESPONSE']._serialized_end=823
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=825
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=941
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=943
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1053
-  _globals['_GETDEADLETTERREQUEST']._serialized_start=1055
-  _globals['_GETDEADLETTERREQUEST']._serialized_end=1101
-  _globals['_GETDEADLETTERRESPONSE']._serialized_start=1103
-  _globals['_GETDEADLETTERRESPONSE']._serialized_end=1203
-  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_start=1206
-  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_end=1370
-  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_start=1372
-  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_end=1446
-  _globals['_PURGEDEADLETTERSREQUEST']._serialized_start=1448
-  _globals['_PURGEDEADLETTERSREQUEST']._serialized_end=1568
-  _globals['_PURGEDEADLETTERSRESPONSE']._serialized_start=1570
-  _globals['_PURGEDEADLETTERSRESPONSE']._serialized_end=1612
-  _globals['_ADMINSERVICE']._serialized_start=1615
-  _globals['_ADMINSERVICE']._serialized_end=2957
+  _globals['_GETINFOREQUEST']._serialized_start=294
+  _globals['_GETINFOREQUEST']._serialized_end=310
+  _globals['_GETINFORESPONSE']._serialized_start=312
+  _globals['_GETINFORESPONSE']._serialized_end=375
+  _globals['_GETREADINESSREQUEST']._serialized_start=377
+  _globals['_GETREADINESSREQUEST']._serialized_end=398
+  _globals['_GETREADINESSRESPONSE']._serialized_start=401
+  _globals['_GETREADINESSRESPONSE']._serialized_end=555
+  _globals['_DRAINREQUEST']._serialized_start=557
+  _globals['_DRAINREQUEST']._serialized_end=615
+  _globals['_DRAINRESPONSE']._serialized_start=617
+  _globals['_DRAINRESPONSE']._serialized_end=650
+  _globals['_UNDRAINREQUEST']._serialized_start=652
+  _globals['_UNDRAINREQUEST']._serialized_end=668
+  _globals['_UNDRAINRESPONSE']._serialized_start=670
+  _globals['_UNDRAINRESPONSE']._serialized_end=687
+  _globals['_GETLOGLEVELREQUEST']._serialized_start=689
+  _globals['_GETLOGLEVELREQUEST']._serialized_end=709
+  _globals['_GETLOGLEVELRESPONSE']._serialized_start=711
+  _globals['_GETLOGLEVELRESPONSE']._serialized_end=781
+  _globals['_SETLOGLEVELREQUEST']._serialized_start=783
+  _globals['_SETLOGLEVELREQUEST']._serialized_end=892
+  _globals['_SETLOGLEVELRESPONSE']._serialized_start=894
+  _globals['_SETLOGLEVELRESPONSE']._serialized_end=964
+  _globals['_GETQUEUEDEPTHREQUEST']._serialized_start=966
+  _globals['_GETQUEUEDEPTHREQUEST']._serialized_end=1003
+  _globals['_GETQUEUEDEPTHRESPONSE']._serialized_start=1005
+  _globals['_GETQUEUEDEPTHRESPONSE']._serialized_end=1131
+  _globals['_EXPLAINACTIVATIONREQUEST']._serialized_start=1133
+  _globals['_EXPLAINACTIVATIONREQUEST']._serialized_end=1198
+  _globals['_EXPLAINACTIVATIONRESPONSE']._serialized_start=1200
+  _globals['_EXPLAINACTIVATIONRESPONSE']._serialized_end=1280
+  _globals['_LISTSHARDSREQUEST']._serialized_start=1282
+  _globals['_LISTSHARDSREQUEST']._serialized_end=1301
+  _globals['_LISTSHARDSRESPONSE']._serialized_start=1303
+  _globals['_LISTSHARDSRESPONSE']._serialized_end=1365
+  _globals['_LISTCACHESREQUEST']._serialized_start=1367
+  _globals['_LISTCACHESREQUEST']._serialized_end=1386
+  _globals['_LISTCACHESRESPONSE']._serialized_start=1388
+  _globals['_LISTCACHESRESPONSE']._serialized_end=1450
+  _globals['_FLUSHCACHEREQUEST']._serialized_start=1452
+  _globals['_FLUSHCACHEREQUEST']._serialized_end=1485
+  _globals['_FLUSHCACHERESPONSE']._serialized_start=1487
+  _globals['_FLUSHCACHERESPONSE']._serialized_end=1524
+  _globals['_GETLOADREQUEST']._serialized_start=1526
+  _globals['_GETLOADREQUEST']._serialized_end=1542
+  _globals['_GETLOADRESPONSE']._serialized_start=1544
+  _globals['_GETLOADRESPONSE']._serialized_end=1600
+  _globals['_LISTCELLSREQUEST']._serialized_start=1602
+  _globals['_LISTCELLSREQUEST']._serialized_end=1620
+  _globals['_LISTCELLSRESPONSE']._serialized_start=1622
+  _globals['_LISTCELLSRESPONSE']._serialized_end=1681
+  _globals['_LISTLEASESREQUEST']._serialized_start=1683
+  _globals['_LISTLEASESREQUEST']._serialized_end=1702
+  _globals['_LISTLEASESRESPONSE']._serialized_start=1704
+  _globals['_LISTLEASESRESPONSE']._serialized_end=1766
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1768
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1884
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1886
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1996
+  _globals['_GETDEADLETTERREQUEST']._serialized_start=1998
+  _globals['_GETDEADLETTERREQUEST']._serialized_end=2044
+  _globals['_GETDEADLETTERRESPONSE']._serialized_start=2046
+  _globals['_GETDEADLETTERRESPONSE']._serialized_end=2146
+  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_start=2149
+  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_end=2313
+  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_start=2315
+  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_end=2389
+  _globals['_PURGEDEADLETTERSREQUEST']._serialized_start=2391
+  _globals['_PURGEDEADLETTERSREQUEST']._serialized_end=2511
+  _globals['_PURGEDEADLETTERSRESPONSE']._serialized_start=2513
+  _globals['_PURGEDEADLETTERSRESPONSE']._serialized_end=2555
+  _globals['_ADMINSERVICE']._serialized_start=2558
+  _globals['_ADMINSERVICE']._serialized_end=4717
 # @@protoc_insertion_point(module_scope)

@@ -26,8 +26,10 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Served by every process on its internal port, never by the public one. What a process does not own answers
-    `CS_UNIMPLEMENTED`: leases and cells belong to the invoker, for example.
+    """Served by every process on its internal port, never by the public one. What is read from the store (the queue, shards,
+    why an activation waits) every process tells. What belongs to one process only that one tells: cells and the leases
+    on activations are the invoker's, the leases on shards the scheduler's, dead letters are the gateway's to handle.
+    Asked of another, they answer `CS_UNIMPLEMENTED`, and name the process to ask.
     """
 
     def __init__(self, channel):
@@ -56,6 +58,16 @@ class AdminServiceStub:
                 request_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.UndrainRequest.SerializeToString,
                 response_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.UndrainResponse.FromString,
                 _registered_method=True)
+        self.GetLogLevel = channel.unary_unary(
+                '/codesous.admin.v1.AdminService/GetLogLevel',
+                request_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.GetLogLevelRequest.SerializeToString,
+                response_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.GetLogLevelResponse.FromString,
+                _registered_method=True)
+        self.SetLogLevel = channel.unary_unary(
+                '/codesous.admin.v1.AdminService/SetLogLevel',
+                request_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.SetLogLevelRequest.SerializeToString,
+                response_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.SetLogLevelResponse.FromString,
+                _registered_method=True)
         self.GetQueueDepth = channel.unary_unary(
                 '/codesous.admin.v1.AdminService/GetQueueDepth',
                 request_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.GetQueueDepthRequest.SerializeToString,
@@ -65,6 +77,31 @@ class AdminServiceStub:
                 '/codesous.admin.v1.AdminService/ListCells',
                 request_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListCellsRequest.SerializeToString,
                 response_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListCellsResponse.FromString,
+                _registered_method=True)
+        self.ExplainActivation = channel.unary_unary(
+                '/codesous.admin.v1.AdminService/ExplainActivation',
+                request_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.ExplainActivationRequest.SerializeToString,
+                response_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.ExplainActivationResponse.FromString,
+                _registered_method=True)
+        self.ListShards = channel.unary_unary(
+                '/codesous.admin.v1.AdminService/ListShards',
+                request_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListShardsRequest.SerializeToString,
+                response_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListShardsResponse.FromString,
+                _registered_method=True)
+        self.ListCaches = channel.unary_unary(
+                '/codesous.admin.v1.AdminService/ListCaches',
+                request_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListCachesRequest.SerializeToString,
+                response_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListCachesResponse.FromString,
+                _registered_method=True)
+        self.FlushCache = channel.unary_unary(
+                '/codesous.admin.v1.AdminService/FlushCache',
+                request_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.FlushCacheRequest.SerializeToString,
+                response_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.FlushCacheResponse.FromString,
+                _registered_method=True)
+        self.GetLoad = channel.unary_unary(
+                '/codesous.admin.v1.AdminService/GetLoad',
+                request_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.GetLoadRequest.SerializeToString,
+                response_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.GetLoadResponse.FromString,
                 _registered_method=True)
         self.ListLeases = channel.unary_unary(
                 '/codesous.admin.v1.AdminService/ListLeases',
@@ -94,8 +131,10 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """Served by every process on its internal port, never by the public one. What a process does not own answers
-    `CS_UNIMPLEMENTED`: leases and cells belong to the invoker, for example.
+    """Served by every process on its internal port, never by the public one. What is read from the store (the queue, shards,
+    why an activation waits) every process tells. What belongs to one process only that one tells: cells and the leases
+    on activations are the invoker's, the leases on shards the scheduler's, dead letters are the gateway's to handle.
+    Asked of another, they answer `CS_UNIMPLEMENTED`, and name the process to ask.
     """
 
     def GetInfo(self, request, context):
@@ -113,21 +152,37 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Drain(self, request, context):
-        """Takes the process out of service without stopping it: it turns NOT_SERVING and takes no new work.
+        """Takes the process out of service without stopping it: it turns NOT_SERVING and takes no new work. Calls of tenants
+        are refused with `CS_SERVICE_UNAVAILABLE` and when to come back; what was accepted before is brought to its end. A
+        drained process that is drained again stays so, and the call waits for what is in flight.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Undrain(self, request, context):
-        """Puts a drained process back into service.
+        """Puts a drained process back into service; one that is not drained stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLogLevel(self, request, context):
+        """Tells the least severity of the log lines that the process writes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLogLevel(self, request, context):
+        """Sets the least severity of the log lines that the process writes, for good or for a time. A restart forgets it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetQueueDepth(self, request, context):
-        """Tells how much waits on a topic, by partition and lane.
+        """Tells how much waits on a topic, and for how long, by partition, lane and tenant; and who consumes it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,6 +190,42 @@ class AdminServiceServicer:
 
     def ListCells(self, request, context):
         """Lists sandbox cells.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainActivation(self, request, context):
+        """Tells why an activation waits, or what became of it, with the evidence that the store has.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListShards(self, request, context):
+        """Lists the shards of the scheduler: who leads each, and what is due.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCaches(self, request, context):
+        """Lists the caches of the process.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FlushCache(self, request, context):
+        """Empties a cache of the process; what is asked for next is read again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLoad(self, request, context):
+        """Tells what the process has done since it was started: calls by method, and runs by function where it runs any. Two
+        answers make rates.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,6 +290,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.UndrainRequest.FromString,
                     response_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.UndrainResponse.SerializeToString,
             ),
+            'GetLogLevel': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogLevel,
+                    request_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.GetLogLevelRequest.FromString,
+                    response_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.GetLogLevelResponse.SerializeToString,
+            ),
+            'SetLogLevel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLogLevel,
+                    request_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.SetLogLevelRequest.FromString,
+                    response_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.SetLogLevelResponse.SerializeToString,
+            ),
             'GetQueueDepth': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQueueDepth,
                     request_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.GetQueueDepthRequest.FromString,
@@ -208,6 +309,31 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListCells,
                     request_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListCellsRequest.FromString,
                     response_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListCellsResponse.SerializeToString,
+            ),
+            'ExplainActivation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainActivation,
+                    request_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.ExplainActivationRequest.FromString,
+                    response_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.ExplainActivationResponse.SerializeToString,
+            ),
+            'ListShards': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListShards,
+                    request_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListShardsRequest.FromString,
+                    response_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListShardsResponse.SerializeToString,
+            ),
+            'ListCaches': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCaches,
+                    request_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListCachesRequest.FromString,
+                    response_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListCachesResponse.SerializeToString,
+            ),
+            'FlushCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.FlushCache,
+                    request_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.FlushCacheRequest.FromString,
+                    response_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.FlushCacheResponse.SerializeToString,
+            ),
+            'GetLoad': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLoad,
+                    request_deserializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.GetLoadRequest.FromString,
+                    response_serializer=codesous_dot_admin_dot_v1_dot_admin__service__pb2.GetLoadResponse.SerializeToString,
             ),
             'ListLeases': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLeases,
@@ -243,8 +369,10 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Served by every process on its internal port, never by the public one. What a process does not own answers
-    `CS_UNIMPLEMENTED`: leases and cells belong to the invoker, for example.
+    """Served by every process on its internal port, never by the public one. What is read from the store (the queue, shards,
+    why an activation waits) every process tells. What belongs to one process only that one tells: cells and the leases
+    on activations are the invoker's, the leases on shards the scheduler's, dead letters are the gateway's to handle.
+    Asked of another, they answer `CS_UNIMPLEMENTED`, and name the process to ask.
     """
 
     @staticmethod
@@ -356,6 +484,60 @@ class AdminService:
             _registered_method=True)
 
     @staticmethod
+    def GetLogLevel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codesous.admin.v1.AdminService/GetLogLevel',
+            codesous_dot_admin_dot_v1_dot_admin__service__pb2.GetLogLevelRequest.SerializeToString,
+            codesous_dot_admin_dot_v1_dot_admin__service__pb2.GetLogLevelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLogLevel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codesous.admin.v1.AdminService/SetLogLevel',
+            codesous_dot_admin_dot_v1_dot_admin__service__pb2.SetLogLevelRequest.SerializeToString,
+            codesous_dot_admin_dot_v1_dot_admin__service__pb2.SetLogLevelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetQueueDepth(request,
             target,
             options=(),
@@ -399,6 +581,141 @@ class AdminService:
             '/codesous.admin.v1.AdminService/ListCells',
             codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListCellsRequest.SerializeToString,
             codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListCellsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainActivation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codesous.admin.v1.AdminService/ExplainActivation',
+            codesous_dot_admin_dot_v1_dot_admin__service__pb2.ExplainActivationRequest.SerializeToString,
+            codesous_dot_admin_dot_v1_dot_admin__service__pb2.ExplainActivationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListShards(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codesous.admin.v1.AdminService/ListShards',
+            codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListShardsRequest.SerializeToString,
+            codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListShardsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCaches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codesous.admin.v1.AdminService/ListCaches',
+            codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListCachesRequest.SerializeToString,
+            codesous_dot_admin_dot_v1_dot_admin__service__pb2.ListCachesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FlushCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codesous.admin.v1.AdminService/FlushCache',
+            codesous_dot_admin_dot_v1_dot_admin__service__pb2.FlushCacheRequest.SerializeToString,
+            codesous_dot_admin_dot_v1_dot_admin__service__pb2.FlushCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/codesous.admin.v1.AdminService/GetLoad',
+            codesous_dot_admin_dot_v1_dot_admin__service__pb2.GetLoadRequest.SerializeToString,
+            codesous_dot_admin_dot_v1_dot_admin__service__pb2.GetLoadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,8 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """Served by every process on its internal port, never by the public one. What a process does not own answers
-    `CS_UNIMPLEMENTED`: leases and cells belong to the invoker, for example.
+    """Served by every process on its internal port, never by the public one. What is read from the store (the queue, shards,
+    why an activation waits) every process tells. What belongs to one process only that one tells: cells and the leases
+    on activations are the invoker's, the leases on shards the scheduler's, dead letters are the gateway's to handle.
+    Asked of another, they answer `CS_UNIMPLEMENTED`, and name the process to ask.
     """
 
     @_typing.overload
@@ -40,13 +42,32 @@ class AdminServiceStub:
     GetReadiness: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetReadinessRequest, _admin_service_pb2.GetReadinessResponse]
     """Tells whether the process is ready, and why not."""
     Drain: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]
-    """Takes the process out of service without stopping it: it turns NOT_SERVING and takes no new work."""
+    """Takes the process out of service without stopping it: it turns NOT_SERVING and takes no new work. Calls of tenants
+    are refused with `CS_SERVICE_UNAVAILABLE` and when to come back; what was accepted before is brought to its end. A
+    drained process that is drained again stays so, and the call waits for what is in flight.
+    """
     Undrain: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UndrainRequest, _admin_service_pb2.UndrainResponse]
-    """Puts a drained process back into service."""
+    """Puts a drained process back into service; one that is not drained stays as it is."""
+    GetLogLevel: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetLogLevelRequest, _admin_service_pb2.GetLogLevelResponse]
+    """Tells the least severity of the log lines that the process writes."""
+    SetLogLevel: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetLogLevelRequest, _admin_service_pb2.SetLogLevelResponse]
+    """Sets the least severity of the log lines that the process writes, for good or for a time. A restart forgets it."""
     GetQueueDepth: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetQueueDepthRequest, _admin_service_pb2.GetQueueDepthResponse]
-    """Tells how much waits on a topic, by partition and lane."""
+    """Tells how much waits on a topic, and for how long, by partition, lane and tenant; and who consumes it."""
     ListCells: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListCellsRequest, _admin_service_pb2.ListCellsResponse]
     """Lists sandbox cells."""
+    ExplainActivation: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ExplainActivationRequest, _admin_service_pb2.ExplainActivationResponse]
+    """Tells why an activation waits, or what became of it, with the evidence that the store has."""
+    ListShards: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListShardsRequest, _admin_service_pb2.ListShardsResponse]
+    """Lists the shards of the scheduler: who leads each, and what is due."""
+    ListCaches: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListCachesRequest, _admin_service_pb2.ListCachesResponse]
+    """Lists the caches of the process."""
+    FlushCache: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.FlushCacheRequest, _admin_service_pb2.FlushCacheResponse]
+    """Empties a cache of the process; what is asked for next is read again."""
+    GetLoad: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetLoadRequest, _admin_service_pb2.GetLoadResponse]
+    """Tells what the process has done since it was started: calls by method, and runs by function where it runs any. Two
+    answers make rates.
+    """
     ListLeases: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListLeasesRequest, _admin_service_pb2.ListLeasesResponse]
     """Lists the leases that the process holds."""
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListDeadLettersRequest, _admin_service_pb2.ListDeadLettersResponse]
@@ -62,8 +83,10 @@ class AdminServiceStub:
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """Served by every process on its internal port, never by the public one. What a process does not own answers
-    `CS_UNIMPLEMENTED`: leases and cells belong to the invoker, for example.
+    """Served by every process on its internal port, never by the public one. What is read from the store (the queue, shards,
+    why an activation waits) every process tells. What belongs to one process only that one tells: cells and the leases
+    on activations are the invoker's, the leases on shards the scheduler's, dead letters are the gateway's to handle.
+    Asked of another, they answer `CS_UNIMPLEMENTED`, and name the process to ask.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -72,13 +95,32 @@ class AdminServiceAsyncStub(AdminServiceStub):
     GetReadiness: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetReadinessRequest, _admin_service_pb2.GetReadinessResponse]  # type: ignore[assignment]
     """Tells whether the process is ready, and why not."""
     Drain: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DrainRequest, _admin_service_pb2.DrainResponse]  # type: ignore[assignment]
-    """Takes the process out of service without stopping it: it turns NOT_SERVING and takes no new work."""
+    """Takes the process out of service without stopping it: it turns NOT_SERVING and takes no new work. Calls of tenants
+    are refused with `CS_SERVICE_UNAVAILABLE` and when to come back; what was accepted before is brought to its end. A
+    drained process that is drained again stays so, and the call waits for what is in flight.
+    """
     Undrain: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UndrainRequest, _admin_service_pb2.UndrainResponse]  # type: ignore[assignment]
-    """Puts a drained process back into service."""
+    """Puts a drained process back into service; one that is not drained stays as it is."""
+    GetLogLevel: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetLogLevelRequest, _admin_service_pb2.GetLogLevelResponse]  # type: ignore[assignment]
+    """Tells the least severity of the log lines that the process writes."""
+    SetLogLevel: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetLogLevelRequest, _admin_service_pb2.SetLogLevelResponse]  # type: ignore[assignment]
+    """Sets the least severity of the log lines that the process writes, for good or for a time. A restart forgets it."""
     GetQueueDepth: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetQueueDepthRequest, _admin_service_pb2.GetQueueDepthResponse]  # type: ignore[assignment]
-    """Tells how much waits on a topic, by partition and lane."""
+    """Tells how much waits on a topic, and for how long, by partition, lane and tenant; and who consumes it."""
     ListCells: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListCellsRequest, _admin_service_pb2.ListCellsResponse]  # type: ignore[assignment]
     """Lists sandbox cells."""
+    ExplainActivation: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ExplainActivationRequest, _admin_service_pb2.ExplainActivationResponse]  # type: ignore[assignment]
+    """Tells why an activation waits, or what became of it, with the evidence that the store has."""
+    ListShards: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListShardsRequest, _admin_service_pb2.ListShardsResponse]  # type: ignore[assignment]
+    """Lists the shards of the scheduler: who leads each, and what is due."""
+    ListCaches: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListCachesRequest, _admin_service_pb2.ListCachesResponse]  # type: ignore[assignment]
+    """Lists the caches of the process."""
+    FlushCache: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.FlushCacheRequest, _admin_service_pb2.FlushCacheResponse]  # type: ignore[assignment]
+    """Empties a cache of the process; what is asked for next is read again."""
+    GetLoad: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetLoadRequest, _admin_service_pb2.GetLoadResponse]  # type: ignore[assignment]
+    """Tells what the process has done since it was started: calls by method, and runs by function where it runs any. Two
+    answers make rates.
+    """
     ListLeases: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListLeasesRequest, _admin_service_pb2.ListLeasesResponse]  # type: ignore[assignment]
     """Lists the leases that the process holds."""
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListDeadLettersRequest, _admin_service_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
@@ -93,8 +135,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Removes dead letters for good."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Served by every process on its internal port, never by the public one. What a process does not own answers
-    `CS_UNIMPLEMENTED`: leases and cells belong to the invoker, for example.
+    """Served by every process on its internal port, never by the public one. What is read from the store (the queue, shards,
+    why an activation waits) every process tells. What belongs to one process only that one tells: cells and the leases
+    on activations are the invoker's, the leases on shards the scheduler's, dead letters are the gateway's to handle.
+    Asked of another, they answer `CS_UNIMPLEMENTED`, and name the process to ask.
     """
 
     @_abc_1.abstractmethod
@@ -119,7 +163,10 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.DrainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.DrainResponse, _abc.Awaitable[_admin_service_pb2.DrainResponse]]:
-        """Takes the process out of service without stopping it: it turns NOT_SERVING and takes no new work."""
+        """Takes the process out of service without stopping it: it turns NOT_SERVING and takes no new work. Calls of tenants
+        are refused with `CS_SERVICE_UNAVAILABLE` and when to come back; what was accepted before is brought to its end. A
+        drained process that is drained again stays so, and the call waits for what is in flight.
+        """
 
     @_abc_1.abstractmethod
     def Undrain(
@@ -127,7 +174,23 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.UndrainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.UndrainResponse, _abc.Awaitable[_admin_service_pb2.UndrainResponse]]:
-        """Puts a drained process back into service."""
+        """Puts a drained process back into service; one that is not drained stays as it is."""
+
+    @_abc_1.abstractmethod
+    def GetLogLevel(
+        self,
+        request: _admin_service_pb2.GetLogLevelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetLogLevelResponse, _abc.Awaitable[_admin_service_pb2.GetLogLevelResponse]]:
+        """Tells the least severity of the log lines that the process writes."""
+
+    @_abc_1.abstractmethod
+    def SetLogLevel(
+        self,
+        request: _admin_service_pb2.SetLogLevelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.SetLogLevelResponse, _abc.Awaitable[_admin_service_pb2.SetLogLevelResponse]]:
+        """Sets the least severity of the log lines that the process writes, for good or for a time. A restart forgets it."""
 
     @_abc_1.abstractmethod
     def GetQueueDepth(
@@ -135,7 +198,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.GetQueueDepthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.GetQueueDepthResponse, _abc.Awaitable[_admin_service_pb2.GetQueueDepthResponse]]:
-        """Tells how much waits on a topic, by partition and lane."""
+        """Tells how much waits on a topic, and for how long, by partition, lane and tenant; and who consumes it."""
 
     @_abc_1.abstractmethod
     def ListCells(
@@ -144,6 +207,48 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ListCellsResponse, _abc.Awaitable[_admin_service_pb2.ListCellsResponse]]:
         """Lists sandbox cells."""
+
+    @_abc_1.abstractmethod
+    def ExplainActivation(
+        self,
+        request: _admin_service_pb2.ExplainActivationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ExplainActivationResponse, _abc.Awaitable[_admin_service_pb2.ExplainActivationResponse]]:
+        """Tells why an activation waits, or what became of it, with the evidence that the store has."""
+
+    @_abc_1.abstractmethod
+    def ListShards(
+        self,
+        request: _admin_service_pb2.ListShardsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListShardsResponse, _abc.Awaitable[_admin_service_pb2.ListShardsResponse]]:
+        """Lists the shards of the scheduler: who leads each, and what is due."""
+
+    @_abc_1.abstractmethod
+    def ListCaches(
+        self,
+        request: _admin_service_pb2.ListCachesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListCachesResponse, _abc.Awaitable[_admin_service_pb2.ListCachesResponse]]:
+        """Lists the caches of the process."""
+
+    @_abc_1.abstractmethod
+    def FlushCache(
+        self,
+        request: _admin_service_pb2.FlushCacheRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.FlushCacheResponse, _abc.Awaitable[_admin_service_pb2.FlushCacheResponse]]:
+        """Empties a cache of the process; what is asked for next is read again."""
+
+    @_abc_1.abstractmethod
+    def GetLoad(
+        self,
+        request: _admin_service_pb2.GetLoadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetLoadResponse, _abc.Awaitable[_admin_service_pb2.GetLoadResponse]]:
+        """Tells what the process has done since it was started: calls by method, and runs by function where it runs any. Two
+        answers make rates.
+        """
 
     @_abc_1.abstractmethod
     def ListLeases(

@@ -27,25 +27,41 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63odesous/admin/v1/process.proto\x12\x11\x63odesous.admin.v1\x1a codesous/queue/v1/envelope.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x01\n\x0bProcessInfo\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0f\n\x07release\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63onfig_json\x18\x05 \x01(\t\">\n\x0eReadinessCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t\"q\n\x0ePartitionDepth\x12\x11\n\tpartition\x18\x01 \x01(\r\x12+\n\x05lanes\x18\x02 \x03(\x0b\x32\x1c.codesous.admin.v1.LaneDepth\x12\x0e\n\x06leased\x18\x03 \x01(\x04\x12\x0f\n\x07\x64\x65layed\x18\x04 \x01(\x04\"p\n\tLaneDepth\x12%\n\x04lane\x18\x01 \x01(\x0e\x32\x17.codesous.queue.v1.Lane\x12\r\n\x05ready\x18\x02 \x01(\x04\x12-\n\noldest_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x81\x01\n\x04\x43\x65ll\x12\x0b\n\x03pid\x18\x01 \x01(\x03\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.codesous.admin.v1.CellState\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04runs\x18\x04 \x01(\x04\x12\x0e\n\x06layers\x18\x05 \x03(\t\x12\x11\n\tlive_runs\x18\x06 \x01(\r\"\x8c\x01\n\x05Lease\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05shard\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05\x66\x65nce\x18\x05 \x01(\x04\x42\x08\n\x06_shard*g\n\tCellState\x12\x1a\n\x16\x43\x45LL_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43\x45LL_STATE_SPARE\x10\x01\x12\x13\n\x0f\x43\x45LL_STATE_IDLE\x10\x02\x12\x13\n\x0f\x43\x45LL_STATE_BUSY\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x63odesous/admin/v1/process.proto\x12\x11\x63odesous.admin.v1\x1a codesous/queue/v1/envelope.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x01\n\x0bProcessInfo\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0f\n\x07release\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63onfig_json\x18\x05 \x01(\t\"\xb7\x01\n\x0eReadinessCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t\x12.\n\nsince_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlast_error\x18\x05 \x01(\t\x12\x33\n\x0flast_error_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9d\x01\n\rLogLevelState\x12*\n\x05level\x18\x01 \x01(\x0e\x32\x1b.codesous.admin.v1.LogLevel\x12/\n\nconfigured\x18\x02 \x01(\x0e\x32\x1b.codesous.admin.v1.LogLevel\x12/\n\x0brevert_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"h\n\x05\x43\x61\x63he\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\x04\x12\x13\n\x0b\x65ntries_max\x18\x03 \x01(\x04\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\x0c\n\x04hits\x18\x05 \x01(\x04\x12\x0e\n\x06misses\x18\x06 \x01(\x04\"\xb4\x01\n\x05Shard\x12\r\n\x05shard\x18\x01 \x01(\r\x12\r\n\x05owner\x18\x02 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x04\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tschedules\x18\x05 \x01(\x04\x12\x0b\n\x03\x64ue\x18\x06 \x01(\x04\x12-\n\noldest_due\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa2\x01\n\x0ePartitionDepth\x12\x11\n\tpartition\x18\x01 \x01(\r\x12+\n\x05lanes\x18\x02 \x03(\x0b\x32\x1c.codesous.admin.v1.LaneDepth\x12\x0e\n\x06leased\x18\x03 \x01(\x04\x12\x0f\n\x07\x64\x65layed\x18\x04 \x01(\x04\x12/\n\x07tenants\x18\x05 \x03(\x0b\x32\x1e.codesous.admin.v1.TenantDepth\"[\n\x0bTenantDepth\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x04\x12-\n\noldest_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x88\x02\n\x08\x43onsumer\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\x12\x0f\n\x07permits\x18\x03 \x01(\r\x12\x15\n\rpermits_taken\x18\x04 \x01(\r\x12\x19\n\x11partition_permits\x18\x05 \x01(\r\x12W\n\x17partition_permits_taken\x18\x06 \x03(\x0b\x32\x36.codesous.admin.v1.Consumer.PartitionPermitsTakenEntry\x1a<\n\x1aPartitionPermitsTakenEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\"p\n\tLaneDepth\x12%\n\x04lane\x18\x01 \x01(\x0e\x32\x17.codesous.queue.v1.Lane\x12\r\n\x05ready\x18\x02 \x01(\x04\x12-\n\noldest_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbf\x01\n\x04\x43\x65ll\x12\x0b\n\x03pid\x18\x01 \x01(\x03\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.codesous.admin.v1.CellState\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04runs\x18\x04 \x01(\x04\x12\x0e\n\x06layers\x18\x05 \x03(\t\x12\x11\n\tlive_runs\x18\x06 \x01(\r\x12&\n\x03\x61ge\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x04\"\x8c\x01\n\x05Lease\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05shard\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05\x66\x65nce\x18\x05 \x01(\x04\x42\x08\n\x06_shard*z\n\x08LogLevel\x12\x19\n\x15LOG_LEVEL_UNSPECIFIED\x10\x00\x12\x13\n\x0fLOG_LEVEL_DEBUG\x10\x01\x12\x12\n\x0eLOG_LEVEL_INFO\x10\x02\x12\x15\n\x11LOG_LEVEL_WARNING\x10\x03\x12\x13\n\x0fLOG_LEVEL_ERROR\x10\x04*g\n\tCellState\x12\x1a\n\x16\x43\x45LL_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43\x45LL_STATE_SPARE\x10\x01\x12\x13\n\x0f\x43\x45LL_STATE_IDLE\x10\x02\x12\x13\n\x0f\x43\x45LL_STATE_BUSY\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'codesous.admin.v1.process_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CELLSTATE']._serialized_start=858
-  _globals['_CELLSTATE']._serialized_end=961
+  _globals['_CONSUMER_PARTITIONPERMITSTAKENENTRY']._loaded_options = None
+  _globals['_CONSUMER_PARTITIONPERMITSTAKENENTRY']._serialized_options = b'8\001'
+  _globals['_LOGLEVEL']._serialized_start=1901
+  _globals['_LOGLEVEL']._serialized_end=2023
+  _globals['_CELLSTATE']._serialized_start=2025
+  _globals['_CELLSTATE']._serialized_end=2128
   _globals['_PROCESSINFO']._serialized_start=154
   _globals['_PROCESSINFO']._serialized_end=288
-  _globals['_READINESSCHECK']._serialized_start=290
-  _globals['_READINESSCHECK']._serialized_end=352
-  _globals['_PARTITIONDEPTH']._serialized_start=354
-  _globals['_PARTITIONDEPTH']._serialized_end=467
-  _globals['_LANEDEPTH']._serialized_start=469
-  _globals['_LANEDEPTH']._serialized_end=581
-  _globals['_CELL']._serialized_start=584
-  _globals['_CELL']._serialized_end=713
-  _globals['_LEASE']._serialized_start=716
-  _globals['_LEASE']._serialized_end=856
+  _globals['_READINESSCHECK']._serialized_start=291
+  _globals['_READINESSCHECK']._serialized_end=474
+  _globals['_LOGLEVELSTATE']._serialized_start=477
+  _globals['_LOGLEVELSTATE']._serialized_end=634
+  _globals['_CACHE']._serialized_start=636
+  _globals['_CACHE']._serialized_end=740
+  _globals['_SHARD']._serialized_start=743
+  _globals['_SHARD']._serialized_end=923
+  _globals['_PARTITIONDEPTH']._serialized_start=926
+  _globals['_PARTITIONDEPTH']._serialized_end=1088
+  _globals['_TENANTDEPTH']._serialized_start=1090
+  _globals['_TENANTDEPTH']._serialized_end=1181
+  _globals['_CONSUMER']._serialized_start=1184
+  _globals['_CONSUMER']._serialized_end=1448
+  _globals['_CONSUMER_PARTITIONPERMITSTAKENENTRY']._serialized_start=1388
+  _globals['_CONSUMER_PARTITIONPERMITSTAKENENTRY']._serialized_end=1448
+  _globals['_LANEDEPTH']._serialized_start=1450
+  _globals['_LANEDEPTH']._serialized_end=1562
+  _globals['_CELL']._serialized_start=1565
+  _globals['_CELL']._serialized_end=1756
+  _globals['_LEASE']._serialized_start=1759
+  _globals['_LEASE']._serialized_end=1899
 # @@protoc_insertion_point(module_scope)

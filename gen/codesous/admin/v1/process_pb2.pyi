@@ -22,6 +22,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _LogLevel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LogLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogLevel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LOG_LEVEL_UNSPECIFIED: _LogLevel.ValueType  # 0
+    """Not set: the configured one."""
+    LOG_LEVEL_DEBUG: _LogLevel.ValueType  # 1
+    """Everything."""
+    LOG_LEVEL_INFO: _LogLevel.ValueType  # 2
+    """What happens."""
+    LOG_LEVEL_WARNING: _LogLevel.ValueType  # 3
+    """What somebody may have to look at."""
+    LOG_LEVEL_ERROR: _LogLevel.ValueType  # 4
+    """What is broken."""
+
+class LogLevel(_LogLevel, metaclass=_LogLevelEnumTypeWrapper):
+    """Severity of log lines."""
+
+LOG_LEVEL_UNSPECIFIED: LogLevel.ValueType  # 0
+"""Not set: the configured one."""
+LOG_LEVEL_DEBUG: LogLevel.ValueType  # 1
+"""Everything."""
+LOG_LEVEL_INFO: LogLevel.ValueType  # 2
+"""What happens."""
+LOG_LEVEL_WARNING: LogLevel.ValueType  # 3
+"""What somebody may have to look at."""
+LOG_LEVEL_ERROR: LogLevel.ValueType  # 4
+"""What is broken."""
+Global___LogLevel: _TypeAlias = LogLevel  # noqa: Y015
+
 class _CellState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -99,26 +131,166 @@ class ReadinessCheck(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What, for example `store`."""
     ready: _builtins.bool
     """Whether it is there."""
     message: _builtins.str
     """One sentence on what is wrong. Empty: nothing."""
+    last_error: _builtins.str
+    """What was wrong last, whether or not it is now. Empty: nothing since the process was started."""
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it is there, or not. Absent: it was never probed."""
+
+    @_builtins.property
+    def last_error_time(self) -> _timestamp_pb2.Timestamp:
+        """When that was seen last. Absent: never."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         ready: _builtins.bool = ...,
         message: _builtins.str = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+        last_error: _builtins.str = ...,
+        last_error_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_error_time", b"last_error_time", "since_time", b"since_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "ready", b"ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_error", b"last_error", "last_error_time", b"last_error_time", "message", b"message", "name", b"name", "ready", b"ready", "since_time", b"since_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadinessCheck: _TypeAlias = ReadinessCheck  # noqa: Y015
+
+@_typing.final
+class LogLevelState(_message.Message):
+    """Which log lines a process writes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    CONFIGURED_FIELD_NUMBER: _builtins.int
+    REVERT_TIME_FIELD_NUMBER: _builtins.int
+    level: Global___LogLevel.ValueType
+    """Least severity that is written now."""
+    configured: Global___LogLevel.ValueType
+    """The configured one."""
+    @_builtins.property
+    def revert_time(self) -> _timestamp_pb2.Timestamp:
+        """When the configured one is back. Absent: the present one stays."""
+
+    def __init__(
+        self,
+        *,
+        level: Global___LogLevel.ValueType = ...,
+        configured: Global___LogLevel.ValueType = ...,
+        revert_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revert_time", b"revert_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configured", b"configured", "level", b"level", "revert_time", b"revert_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogLevelState: _TypeAlias = LogLevelState  # noqa: Y015
+
+@_typing.final
+class Cache(_message.Message):
+    """A cache of a process."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    ENTRIES_MAX_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    HITS_FIELD_NUMBER: _builtins.int
+    MISSES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, for example `bundles`."""
+    entries: _builtins.int
+    """Entries that it holds."""
+    entries_max: _builtins.int
+    """Most entries that it holds."""
+    bytes: _builtins.int
+    """Bytes of what it holds. 0: they are not counted."""
+    hits: _builtins.int
+    """Look-ups that found something, since the process was started."""
+    misses: _builtins.int
+    """Look-ups that did not."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        entries: _builtins.int = ...,
+        entries_max: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        hits: _builtins.int = ...,
+        misses: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "entries", b"entries", "entries_max", b"entries_max", "hits", b"hits", "misses", b"misses", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cache: _TypeAlias = Cache  # noqa: Y015
+
+@_typing.final
+class Shard(_message.Message):
+    """A shard of the scheduler, as the store has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    SCHEDULES_FIELD_NUMBER: _builtins.int
+    DUE_FIELD_NUMBER: _builtins.int
+    OLDEST_DUE_FIELD_NUMBER: _builtins.int
+    shard: _builtins.int
+    """Its number, from 0."""
+    owner: _builtins.str
+    """Instance that leads it. Empty: none does."""
+    fence: _builtins.int
+    """Fence of its lease; it grows with every change of hands."""
+    schedules: _builtins.int
+    """Schedules that have a tick left."""
+    due: _builtins.int
+    """Those of them that are due now."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When the lease ends unless it is renewed. Absent: nobody leads it."""
+
+    @_builtins.property
+    def oldest_due(self) -> _duration_pb2.Duration:
+        """How long the first of those is due. Absent: none is."""
+
+    def __init__(
+        self,
+        *,
+        shard: _builtins.int = ...,
+        owner: _builtins.str = ...,
+        fence: _builtins.int = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        schedules: _builtins.int = ...,
+        due: _builtins.int = ...,
+        oldest_due: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "oldest_due", b"oldest_due"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due", b"due", "expire_time", b"expire_time", "fence", b"fence", "oldest_due", b"oldest_due", "owner", b"owner", "schedules", b"schedules", "shard", b"shard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Shard: _TypeAlias = Shard  # noqa: Y015
 
 @_typing.final
 class PartitionDepth(_message.Message):
@@ -130,6 +302,7 @@ class PartitionDepth(_message.Message):
     LANES_FIELD_NUMBER: _builtins.int
     LEASED_FIELD_NUMBER: _builtins.int
     DELAYED_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
     partition: _builtins.int
     """Number of the partition."""
     leased: _builtins.int
@@ -140,6 +313,10 @@ class PartitionDepth(_message.Message):
     def lanes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LaneDepth]:
         """Ready messages by lane."""
 
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantDepth]:
+        """Ready messages by tenant, most first: of the first 500 of each lane. Empty: the queue does not tell."""
+
     def __init__(
         self,
         *,
@@ -147,14 +324,111 @@ class PartitionDepth(_message.Message):
         lanes: _abc.Iterable[Global___LaneDepth] | None = ...,
         leased: _builtins.int = ...,
         delayed: _builtins.int = ...,
+        tenants: _abc.Iterable[Global___TenantDepth] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delayed", b"delayed", "lanes", b"lanes", "leased", b"leased", "partition", b"partition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delayed", b"delayed", "lanes", b"lanes", "leased", b"leased", "partition", b"partition", "tenants", b"tenants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PartitionDepth: _TypeAlias = PartitionDepth  # noqa: Y015
+
+@_typing.final
+class TenantDepth(_message.Message):
+    """How much of a partition is one tenant's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    OLDEST_AGE_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """The tenant."""
+    ready: _builtins.int
+    """Ready messages of its, of those that were looked at."""
+    @_builtins.property
+    def oldest_age(self) -> _duration_pb2.Duration:
+        """Age of the oldest of them."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        ready: _builtins.int = ...,
+        oldest_age: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_age", b"oldest_age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["oldest_age", b"oldest_age", "ready", b"ready", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TenantDepth: _TypeAlias = TenantDepth  # noqa: Y015
+
+@_typing.final
+class Consumer(_message.Message):
+    """An invoker that consumes requests, as it told the store a second ago."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class PartitionPermitsTakenEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    PERMITS_FIELD_NUMBER: _builtins.int
+    PERMITS_TAKEN_FIELD_NUMBER: _builtins.int
+    PARTITION_PERMITS_FIELD_NUMBER: _builtins.int
+    PARTITION_PERMITS_TAKEN_FIELD_NUMBER: _builtins.int
+    instance: _builtins.str
+    """Its instance."""
+    draining: _builtins.bool
+    """Whether it is drained: it takes nothing."""
+    permits: _builtins.int
+    """Activations that it may hold at once."""
+    permits_taken: _builtins.int
+    """Activations that it holds."""
+    partition_permits: _builtins.int
+    """Activations of one partition that it may hold at once."""
+    @_builtins.property
+    def partition_permits_taken(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """Activations that it holds, by partition; partitions without any are left out."""
+
+    def __init__(
+        self,
+        *,
+        instance: _builtins.str = ...,
+        draining: _builtins.bool = ...,
+        permits: _builtins.int = ...,
+        permits_taken: _builtins.int = ...,
+        partition_permits: _builtins.int = ...,
+        partition_permits_taken: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "instance", b"instance", "partition_permits", b"partition_permits", "partition_permits_taken", b"partition_permits_taken", "permits", b"permits", "permits_taken", b"permits_taken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Consumer: _TypeAlias = Consumer  # noqa: Y015
 
 @_typing.final
 class LaneDepth(_message.Message):
@@ -171,7 +445,7 @@ class LaneDepth(_message.Message):
     """Ready messages."""
     @_builtins.property
     def oldest_age(self) -> _duration_pb2.Duration:
-        """Age of the oldest ready message. Absent: there is none, or the queue does not tell."""
+        """Age of the oldest ready message, of the first 500. Absent: there is none, or the queue does not tell."""
 
     def __init__(
         self,
@@ -200,6 +474,8 @@ class Cell(_message.Message):
     RUNS_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
     LIVE_RUNS_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     """Process id."""
     state: Global___CellState.ValueType
@@ -210,9 +486,17 @@ class Cell(_message.Message):
     """Activations that it ran."""
     live_runs: _builtins.int
     """Activations that are in it now, those that wait included."""
+    memory_bytes: _builtins.int
+    """Memory without files that it has resident, in bytes; what it still shares with its zygote is counted. 0: the
+    system does not tell.
+    """
     @_builtins.property
     def layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Layers of its jail that hold."""
+
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration:
+        """How long it lives."""
 
     def __init__(
         self,
@@ -223,10 +507,12 @@ class Cell(_message.Message):
         runs: _builtins.int = ...,
         layers: _abc.Iterable[_builtins.str] | None = ...,
         live_runs: _builtins.int = ...,
+        age: _duration_pb2.Duration | None = ...,
+        memory_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["layers", b"layers", "live_runs", b"live_runs", "pid", b"pid", "runs", b"runs", "state", b"state", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "layers", b"layers", "live_runs", b"live_runs", "memory_bytes", b"memory_bytes", "pid", b"pid", "runs", b"runs", "state", b"state", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
