@@ -22,7 +22,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code."""
     # Known before the command line is understood, for errors in the command line itself.
-    OUT.json_asked = "--json" in arguments
+    OUT.json_asked, OUT.table_asked = "--json" in arguments, False
     try:
         result = app(arguments, prog_name="cs", standalone_mode=False)
     except CommandError as error:

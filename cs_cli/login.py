@@ -79,6 +79,11 @@ def load() -> Login:
         return _renewed(login, login.renewal) if login.renewal is not None and _is_due(login.token) else login
 
 
+def saved_tenant() -> str:
+    """The tenant of the login; empty when there is none."""
+    return os.environ.get("CODE_SOUS_TENANT") or str(_saved().get("tenant", ""))
+
+
 def _read() -> Login:
     saved = _saved()
     login = Login(

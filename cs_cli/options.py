@@ -15,10 +15,27 @@ def _choose_json(asked: bool) -> bool:
     return asked
 
 
+def _choose_form(asked: str) -> str:
+    if asked not in ("", "table", "json"):
+        raise typer.BadParameter("must be table or json")
+    OUT.json_asked = OUT.json_asked or asked == "json"
+    OUT.table_asked = OUT.table_asked or asked == "table"
+    return asked
+
+
 Json = Annotated[
     bool,
     typer.Option(
         "--json", callback=_choose_json, is_eager=True, help="Print JSON. The default when stdout is no terminal."
+    ),
+]
+Form = Annotated[
+    str,
+    typer.Option(
+        "--output",
+        callback=_choose_form,
+        is_eager=True,
+        help="table or json. Default: json when stdout is no terminal.",
     ),
 ]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the function.")]

@@ -34,6 +34,8 @@ _STYLES = {
     "deleted": "yellow",
     "warn": "yellow",
     "restarting": "yellow",
+    "drained": "yellow",
+    "busy": "cyan",
     "error": "red",
     "not_serving": "red",
     "stopped": "red",
@@ -48,14 +50,14 @@ class Output:
     """Where a command prints. JSON when asked for, or when standard output is not a terminal."""
 
     def __init__(self) -> None:
-        self.json_asked = False
+        self.json_asked = self.table_asked = False
         self.console = Console(highlight=False)
         self.errors = Console(stderr=True, highlight=False)
 
     @property
     def json(self) -> bool:
         """Whether programs read this."""
-        return self.json_asked or not sys.stdout.isatty()
+        return self.json_asked or not (self.table_asked or sys.stdout.isatty())
 
     def data(self, value: Any) -> None:
         """Print JSON."""

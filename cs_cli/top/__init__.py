@@ -1,0 +1,1 @@
+"""`cs top`: what the processes do, looked at again and again."""
