@@ -76,7 +76,7 @@ class Consumer:
     def report(self) -> ConsumerReport:
         """How much is taken, and how much may be."""
         return ConsumerReport(
-            draining=not self._going.is_set(),
+            draining=self._stopped.is_set() or not self._going.is_set(),
             permits=self._permits.total,
             permits_taken=self._permits.taken,
             partition_permits=self._most,

@@ -166,6 +166,8 @@ def queues(
             tables.consumer_rows(answer.consumers),
             empty="nobody consumes it",
         )
+    if answer.dead_letters:
+        OUT.line(f"[red]{answer.dead_letters} dead letters[/red]; `cs dlq list` shows them")
 
 
 @app.command()

@@ -100,5 +100,4 @@ def _data(before: Snapshot, after: Snapshot) -> dict[str, Any]:
             }
             for each in function_rates(before, after)
         ],
-        "dead_letters": after.dead_letters,
     }

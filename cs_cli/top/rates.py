@@ -1,6 +1,7 @@
 """From two looks to rates: calls a second, those that failed, the 99th percentile, and the busiest functions.
 
-The operator's own calls and those of health checks are not counted: looking must not show.
+The operator's own calls and those of health checks are not counted: looking must not show. Calls that wait by their
+nature are counted, and their length says nothing, so the percentile leaves them out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from codesous.admin.v1.load_pb2 import FunctionLoad, Load, MethodLoad
 from cs_cli.top.snapshot import Seen, Snapshot
 
 _NOT_COUNTED: Final = "/codesous.admin."
-_HUNDRED: Final = 0.99
+_PART: Final = 0.99
+_WAITS: Final = ("Watch", "Wait")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,12 @@ def _process(before: Seen | None, after: Seen, seconds: float) -> ProcessRates:
             past = MethodLoad()  # It was started again meanwhile.
         calls += load.calls - past.calls
         failed += load.failed_calls - past.failed_calls
+        if method.rpartition("/")[2].startswith(_WAITS):
+            continue
         known = {_upper(bucket): bucket.calls for bucket in past.buckets}
         for bucket in load.buckets:
             buckets[_upper(bucket)] += bucket.calls - known.get(_upper(bucket), 0)
-    p99 = percentile(sorted(buckets.items()), _HUNDRED)
+    p99 = percentile(sorted(buckets.items()), _PART)
     return ProcessRates(
         after.name, after.state, after.error, calls / seconds, failed / seconds, p99, after.load.inflight
     )

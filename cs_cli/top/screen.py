@@ -49,11 +49,11 @@ def page(before: Snapshot, after: Snapshot, width: int, height: int | None, inte
 
 def _header(after: Snapshot, processes: Sequence[ProcessRates], interval: float) -> Text:
     ready = sum(each.state == "ready" for each in processes)
-    letters = f"{after.dead_letters}{'+' if after.dead_letters_more else ''}"
+    letters = after.queue.dead_letters if after.queue is not None else 0
     clock = time.strftime("%H:%M:%S", time.localtime(after.wall))
     text = Text(f"cs top {clock}  ", style="bold")
     text.append(f"{ready}/{len(processes)} ready", style="green" if ready == len(processes) else "red")
-    text.append(f"  dead letters {letters}", style="red" if after.dead_letters else "")
+    text.append(f"  dead letters {letters}", style="red" if letters else "")
     text.append(f"  every {interval:g}s  q quits", style="dim")
     return text
 

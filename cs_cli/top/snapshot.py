@@ -38,8 +38,6 @@ class Snapshot:
     taken: float
     processes: Sequence[Seen]
     queue: pb.GetQueueDepthResponse | None
-    dead_letters: int = 0
-    dead_letters_more: bool = False
     wall: float = field(default_factory=time.time)
 
 
@@ -64,14 +62,7 @@ class Eyes:
         ]
         processes = [look.result() for look in looks]
         queue = self._first(lambda stub: stub.GetQueueDepth, pb.GetQueueDepthRequest(topic=TOPIC))
-        letters = self._first(lambda stub: stub.ListDeadLetters, pb.ListDeadLettersRequest(page_size=500))
-        return Snapshot(
-            time.monotonic(),
-            processes,
-            queue,
-            len(letters.dead_letters) if letters is not None else 0,
-            bool(letters is not None and letters.next_page_token),
-        )
+        return Snapshot(time.monotonic(), processes, queue)
 
     def _first(self, question: Any, request: Any) -> Any:
         """The answer of the first that has one; None when nobody has."""

@@ -11,6 +11,7 @@ from typing import Final, Literal
 from codesous.queue.v1.envelope_pb2 import Envelope, Lane
 
 from cs_core.clock import Clock, from_timestamp
+from cs_core.codeq.contract import dead_letter_topic
 from cs_core.codeq.envelope_head import HEAD_BYTES, read_head
 from cs_core.store import keys
 from cs_core.store.client import KvClient
@@ -53,8 +54,9 @@ class Backlog:
 class KvQueueView:
     """What operators see of the queue. Every method raises UnavailableError when the store does not answer."""
 
-    def __init__(self, client: KvClient, clock: Clock) -> None:
+    def __init__(self, client: KvClient, partitions: int, clock: Clock) -> None:
         self._client = client
+        self._partitions = partitions
         self._clock = clock
 
     async def locate(self, topic: str, partition: int, message_id: str) -> Place:
@@ -91,6 +93,16 @@ class KvQueueView:
                 tenant.ready += 1
                 tenant.oldest = max(tenant.oldest, age)
         return Backlog(oldest, found.tenants)
+
+    async def count_dead_letters(self, topic: str) -> int:
+        """How many messages of a topic were given up."""
+        counts = await asyncio.gather(
+            *(
+                self._client.call("ZCARD", keys.queue(partition, dead_letter_topic(topic), "order"))
+                for partition in range(self._partitions)
+            )
+        )
+        return sum(counts)
 
     def dead_letter_ids(self, partition: int, message_id: str) -> list[str]:
         """The ids that the dead letter of a message may have."""

@@ -25,4 +25,4 @@ def open_queue(settings: Settings, client: KvClient) -> KvQueue:
 
 def open_queue_view(settings: Settings, client: KvClient, clock: Clock) -> KvQueueView | None:
     """Look into the queue that the settings name; None where its driver does not tell more than its contract."""
-    return KvQueueView(client, clock) if settings.codeq.driver == "kv" else None
+    return KvQueueView(client, settings.store.partitions, clock) if settings.codeq.driver == "kv" else None

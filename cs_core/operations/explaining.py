@@ -9,13 +9,11 @@ going on however much else is free comes first. What is under way may have moved
 from __future__ import annotations
 
 import asyncio
-import uuid
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from codesous.admin.v1 import explanation_pb2 as pb
 from codesous.admin.v1.process_pb2 import Consumer
-from codesous.queue.v1.invocation_pb2 import InvocationRequest
 from codesous.storage.v1.consumer_pb2 import ConsumerReport
 from codesous.type.v1.activation_status_pb2 import ActivationStatus
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -23,7 +21,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from cs_core.codeq import Queue
 from cs_core.codeq.contract import INVOKE
 from cs_core.codeq.kv_view import Place
-from cs_core.errors import ValidationError
+from cs_core.names import check_activation_id, check_tenant
 from cs_core.operations.verdicts import judge
 from cs_core.store.activation_looks import ActivationLooks, Look
 from cs_core.store.consumers import ConsumerStore
@@ -74,10 +72,12 @@ class Explainer:
         """The verdict on an activation, with its evidence. Without a tenant it is looked for among the open ones.
 
         Raises:
-            ValidationError: the id is no UUID.
+            ValidationError: the id is no UUID, or the tenant no name of one.
             UnavailableError: the store does not answer.
         """
-        _check_id(activation_id)
+        check_activation_id(activation_id)
+        if tenant:
+            check_tenant(tenant)
         tenant = tenant or await self._looks.find_tenant(activation_id)
         found = pb.Explanation(tenant=tenant, activation_id=activation_id)
         look = await self._looks.look(tenant, activation_id) if tenant else None
@@ -87,7 +87,7 @@ class Explainer:
         if look is not None:
             _add_record(found, look)
             if look.state in _OPEN:
-                await self._add_surroundings(found, look.request)
+                await self._add_surroundings(found, look)
         found.verdict, found.message = judge(found, datetime.fromtimestamp(look.now_ms / 1000, UTC) if look else None)
         return found
 
@@ -104,11 +104,11 @@ class Explainer:
                 found.dead_letter_id = letter.id
                 found.reason = letter.envelope.dead_letter.reason
 
-    async def _add_surroundings(self, found: pb.Explanation, request: InvocationRequest) -> None:
-        ref = request.function
+    async def _add_surroundings(self, found: pb.Explanation, look: Look) -> None:
+        ref = look.request.function
         version, taken, consumers = await asyncio.gather(
             self._versions.get(ref.tenant, ref.namespace, ref.function, ref.version),
-            self._slots.count(ref),
+            self._slots.count_live(ref, look.now_ms),
             self.consumers(),
         )
         found.slots_taken = taken
@@ -122,13 +122,6 @@ class Explainer:
         found.ahead, found.deliveries = place.ahead, place.deliveries
         if place.until_ms:
             found.message_time.CopyFrom(_timestamp(place.until_ms))
-
-
-def _check_id(activation_id: str) -> None:
-    try:
-        uuid.UUID(activation_id)
-    except ValueError as error:
-        raise ValidationError.field("activation_id", "must be a UUID") from error
 
 
 def _add_record(found: pb.Explanation, look: Look) -> None:

@@ -31,6 +31,10 @@ class Backlogs(Protocol):
         """What waits in a partition of a topic."""
         ...
 
+    async def count_dead_letters(self, topic: str) -> int:
+        """How many messages of a topic were given up."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PartLook:
@@ -43,10 +47,11 @@ class PartLook:
 
 @dataclass(frozen=True, slots=True)
 class QueueLook:
-    """A topic: its partitions that hold something, and who consumes it."""
+    """A topic: its partitions that hold something, who consumes it, and what was given up (None: not told)."""
 
     parts: Sequence[PartLook]
     consumers: Sequence[Consumer]
+    dead_letters: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,9 @@ class Installation:
             PartLook(number, depth.partitions[number], backlog)
             for number, backlog in zip(numbers, backlogs, strict=True)
         ]
-        return QueueLook(parts, await self.explainer.consumers() if topic == INVOKE else ())
+        consumers = await self.explainer.consumers() if topic == INVOKE else ()
+        dead = await self.backlogs.count_dead_letters(topic) if self.backlogs is not None else None
+        return QueueLook(parts, consumers, dead)
 
 
 def open_installation(settings: Settings, client: KvClient, queue: Queue, clock: Clock) -> Installation:

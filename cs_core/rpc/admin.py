@@ -17,7 +17,7 @@ from codesous.admin.v1.load_pb2 import FunctionLoad, Load, MethodLoad
 from codesous.admin.v1.process_pb2 import Cell, Lease, ProcessInfo, ReadinessCheck
 
 from cs_core.caches import CacheView
-from cs_core.clock import Clock, SystemClock, to_timestamp
+from cs_core.clock import Clock, to_timestamp
 from cs_core.codeq import Queue
 from cs_core.config import Settings
 from cs_core.errors import NotHereError, ValidationError
@@ -72,14 +72,14 @@ class AdminServicer(DeadLetterCalls):
         readiness: Readiness,
         intake: Intake,
         loads: Callable[[], Sequence[MethodLoad]],
-        clock: Clock | None = None,
+        clock: Clock,
     ) -> None:
         super().__init__(process.dead_letters)
         self._process = process
         self._readiness = readiness
         self._intake = intake
         self._loads = loads
-        self._clock = clock or SystemClock()
+        self._clock = clock
 
     async def GetInfo(self, request: pb.GetInfoRequest, context: Context) -> pb.GetInfoResponse:
         """See the contract."""
@@ -149,7 +149,9 @@ class AdminServicer(DeadLetterCalls):
             raise ValidationError.field("topic", f"must be 1 to {TOPIC_CHARS_MAX} characters")
         look = await self._installation().queue(request.topic)
         return pb.GetQueueDepthResponse(
-            partitions=[messages.partition_depth(part) for part in look.parts], consumers=look.consumers
+            partitions=[messages.partition_depth(part) for part in look.parts],
+            consumers=look.consumers,
+            dead_letters=look.dead_letters,
         )
 
     async def ExplainActivation(

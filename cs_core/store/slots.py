@@ -34,6 +34,10 @@ class SlotStore:
         """Free the slot. Raises UnavailableError; the slot is then free when its lease has ended."""
         await self._client.call("ZREM", _key(ref), owner)
 
+    async def count_live(self, ref: FunctionRef, now_ms: int) -> int:
+        """Count the slots that are held under a lease at `now_ms`, a reading of the store's clock."""
+        return int(await self._client.call("ZCOUNT", _key(ref), f"({now_ms}", "+inf"))
+
     async def count(self, ref: FunctionRef) -> int:
         """Count the slots that are taken, those included whose lease has ended since."""
         return int(await self._client.call("ZCARD", _key(ref)))

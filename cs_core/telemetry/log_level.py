@@ -13,7 +13,10 @@ import structlog
 from cs_core.clock import Clock
 
 _SEVERITIES: Final = logging.getLevelNamesMapping()
-_ALIASES: Final = {"exception": "error", "warn": "warning"}
+_OF_METHOD: Final = {
+    **{name.lower(): number for name, number in _SEVERITIES.items()},
+    "exception": logging.ERROR,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class LogLevel:
         """Let a line pass, or raise structlog.DropEvent."""
         if self._until is not None:
             self._revert_when_due()
-        if _SEVERITIES.get(_ALIASES.get(method, method).upper(), logging.ERROR) < self._least:
+        if _OF_METHOD.get(method, logging.ERROR) < self._least:
             raise structlog.DropEvent
         return event
 

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 CALL_SECONDS, WAIT_SECONDS = 10.0, 0.05
 # What may still be waiting when its caller has had enough.
 WAITING = re.compile(r"/(Watch\w+|WaitActivation|Invoke|Handle|Drain|RedriveDeadLetters)$")
+DRAIN, UNDRAIN = (f"/codesous.admin.v1.AdminService/{name}" for name in ("Drain", "Undrain"))
 LEAKS = re.compile(r"Traceback|File \"|\.py\b|0x[0-9a-f]{6,}|redis|Exception")
 RPCS = {
     rpc.path: rpc
@@ -70,6 +71,10 @@ class Caller:
                 self._requests.learn(rpc.answer.FromString(answer))
         except grpc.aio.AioRpcError as error:
             return True, wrong(error, path)
+        finally:
+            if path == DRAIN:
+                # A drained process refuses every tenant, and the campaign would be of that refusal.
+                await channel.unary_unary(UNDRAIN)(b"", metadata=self._metadata, timeout=CALL_SECONDS)
         return False, ""
 
 

@@ -21,6 +21,7 @@ from cs_core.codeq.contract import INVOKE, Delivery
 from cs_core.config import Settings
 from cs_core.errors import ValidationError
 from cs_core.operations.installation import Installation, open_installation
+from cs_core.store import keys
 from cs_core.store.client import KvClient
 from cs_core.store.consumers import ConsumerStore
 from cs_core.store.slots import SlotStore
@@ -137,6 +138,10 @@ async def test_put_back_and_slots_taken(shown: Shown) -> None:
     assert (found.verdict, found.slots_taken, found.slots) == (pb.Verdict.VERDICT_SLOTS_TAKEN, 2, 2)
     await slots.give_back(shown.ref, "one")
     assert await shown.verdict(activation_id) == "PUT_BACK"
+    # One whose holder died is free, whether or not somebody has taken it since.
+    await shown.client.call("ZADD", keys.slots(TENANT, "default", "f", 1), 1, "three")
+    assert await slots.count(shown.ref) == 2
+    assert await shown.verdict(activation_id) == "PUT_BACK"
 
 
 async def test_nobody_consumes(shown: Shown) -> None:
@@ -183,6 +188,7 @@ async def test_deadline_lost_message_and_dead_letter(shown: Shown) -> None:
     found = await shown.why(given_up)
     assert (found.verdict, found.reason) == (pb.Verdict.VERDICT_DEAD_LETTER, "CS_RUNTIME_CRASH")
     assert await shown.ingress.queue.get_dead_letter(INVOKE, found.dead_letter_id) is not None
+    assert (await shown.installation.queue(INVOKE)).dead_letters == 1
 
 
 async def test_the_tenant_is_found_for_what_goes_on(shown: Shown) -> None:
@@ -191,8 +197,10 @@ async def test_the_tenant_is_found_for_what_goes_on(shown: Shown) -> None:
     assert await shown.verdict(activation_id, tenant="") == "NEXT"
     assert await shown.verdict(str(uuid.uuid4()), tenant="") == "UNKNOWN"
     assert await shown.verdict(str(uuid.uuid4())) == "UNKNOWN"
-    with pytest.raises(ValidationError):
-        await shown.why("no-uuid")
+    # What is no UUID and no tenant names no key.
+    for tenant, bad in (("", "no-uuid"), ("", f"{{{activation_id}}}"), ("t_}{p1", activation_id)):
+        with pytest.raises(ValidationError):
+            await shown.why(bad, tenant)
 
 
 async def test_the_queue_is_shown_by_partition_lane_and_tenant(shown: Shown) -> None:

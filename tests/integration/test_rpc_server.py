@@ -219,8 +219,16 @@ async def test_health_follows_the_probes_and_is_watchable(tmp_path: Path, fake: 
         assert [(c.name, c.ready, c.message) for c in readiness.checks] == [
             ("store", False, "the store does not answer")
         ]
+        away_since = readiness.checks[0].since_time.ToDatetime()
+        assert readiness.checks[0].last_error_time.ToDatetime() >= away_since
         there = True
         await wait_until(lambda: seen == [SERVING, NOT_SERVING, SERVING])
+        # What was wrong is still told, and from when on it has been right.
+        readiness = await admin.GetReadiness(admin_service_pb2.GetReadinessRequest())
+        (check,) = readiness.checks
+        assert (check.ready, check.message, check.last_error) == (True, "", "the store does not answer")
+        assert away_since <= check.last_error_time.ToDatetime() <= check.since_time.ToDatetime()
+        assert readiness.since_time.ToDatetime() >= check.since_time.ToDatetime()
         watching.cancel()
 
 

@@ -19,6 +19,7 @@ from cs_control.__main__ import services_of
 from cs_core.clock import SystemClock
 from cs_core.codeq.open import open_queue
 from cs_core.config import Settings
+from cs_core.operations.installation import open_installation
 from cs_core.store.client import KvClient
 from cs_core.store.mutation_bell import MutationBell
 from cs_gateway.__main__ import assemble
@@ -69,13 +70,17 @@ async def both_planes(folder: Path) -> AsyncIterator[tuple[Served, KvClient]]:
     told = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR), processors=[note_fault])
     services = [*services_of(tree, client, queue, NoFaults(), bell, clock), *parts.services]
+    owns = {
+        "queue": queue,
+        "dead_letters": parts.dead_letters,
+        "caches": parts.caches,
+        "installation": open_installation(tree, client, queue, clock),
+    }
     try:
         async with (
             bell.running(),
             parts.waiters.running(),
-            serving(
-                folder, services, settings=settings, owns={"queue": queue, "dead_letters": parts.dead_letters}
-            ) as served,
+            serving(folder, services, settings=settings, owns=owns) as served,
         ):
             await furnish(served)
             yield served, client

@@ -55,6 +55,12 @@ def test_the_percentile_is_of_the_calls_between_two_looks() -> None:
     assert rates.p99 is None
 
 
+def test_calls_that_wait_by_their_nature_are_counted_and_not_timed() -> None:
+    path = "/codesous.gateway.v1.ActivationService/WaitActivation"
+    (rates,) = process_rates(look(0.0, gateway()), look(1.0, gateway(method(path, 10, slow=10))))
+    assert (rates.calls, rates.p99) == (10.0, None)
+
+
 def test_a_process_that_was_started_again_begins_anew() -> None:
     before = look(0.0, gateway(method(INVOKE, 10_000, 7)))
     (rates,) = process_rates(before, look(2.0, gateway(method(INVOKE, 4))))

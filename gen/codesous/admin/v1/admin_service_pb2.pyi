@@ -325,6 +325,9 @@ class GetQueueDepthResponse(_message.Message):
 
     PARTITIONS_FIELD_NUMBER: _builtins.int
     CONSUMERS_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    dead_letters: _builtins.int
+    """Messages of the topic that were given up. Absent: the queue does not tell how many without reading them."""
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[_process_pb2.PartitionDepth]:
         """Depths by partition; partitions where nothing waits are left out."""
@@ -338,12 +341,15 @@ class GetQueueDepthResponse(_message.Message):
         *,
         partitions: _abc.Iterable[_process_pb2.PartitionDepth] | None = ...,
         consumers: _abc.Iterable[_process_pb2.Consumer] | None = ...,
+        dead_letters: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dead_letters", b"_dead_letters", "dead_letters", b"dead_letters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumers", b"consumers", "partitions", b"partitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dead_letters", b"_dead_letters", "consumers", b"consumers", "dead_letters", b"dead_letters", "partitions", b"partitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__dead_letters: _TypeAlias = _typing.Literal["dead_letters"]  # noqa: Y015
+    _WhichOneofArgType__dead_letters: _TypeAlias = _typing.Literal["_dead_letters", b"_dead_letters"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dead_letters) -> _WhichOneofReturnType__dead_letters | None: ...
 
 Global___GetQueueDepthResponse: _TypeAlias = GetQueueDepthResponse  # noqa: Y015
 
@@ -358,7 +364,7 @@ class ExplainActivationRequest(_message.Message):
     activation_id: _builtins.str
     """Id of the activation: a UUID. Required, or CS_VALIDATION_FIELD."""
     tenant: _builtins.str
-    """Its tenant. Empty: it is looked for among those that have not ended, 100,000 of them at most."""
+    """Its tenant, `t_` and 6 to 32 of a-z and 0-9, or CS_VALIDATION_FIELD. Empty: it is looked for among those that have not ended, 100,000 of them at most."""
     def __init__(
         self,
         *,
