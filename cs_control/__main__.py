@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -39,6 +40,7 @@ from cs_core.audit.open import ledger_of
 from cs_core.audit.relay import Relay
 from cs_core.clock import Clock, SystemClock
 from cs_core.codeq import Queue
+from cs_core.codeq.contract import INVOKE
 from cs_core.codeq.open import open_queue
 from cs_core.config import Settings
 from cs_core.iam.policy import Policy
@@ -67,6 +69,7 @@ from cs_core.store.worker_bindings import WorkerBindingStore
 from cs_core.store.worker_index import WorkerIndex
 from cs_core.store.worker_reports import WorkerReportStore
 from cs_core.submission import Submitter
+from cs_core.telemetry.backlog import BacklogSeries
 from cs_core.telemetry.log_level import LogLevel
 from cs_sandbox import CellPool, PoolSettings
 
@@ -166,6 +169,8 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry, lo
         RelayMetrics(registry, clock),
         instance,
     )
+    installation = open_installation(settings, client, queue, clock)
+    backlog = BacklogSeries(registry, lambda: installation.queue(INVOKE), clock)
     # Syntax is looked at where code runs: in jailed cells, a few at a time.
     pool = CellPool(PoolSettings(cells_max=2, spare_cells=1, require_jail=settings.sandbox.require_jail))
     await pool.start()
@@ -177,7 +182,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry, lo
             clock.now(),
             settings,
             queue=queue,
-            installation=open_installation(settings, client, queue, clock),
+            installation=installation,
             log_level=log_level,
         ),
         services_of(settings, client, queue, pool, bell, clock),
@@ -187,8 +192,10 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry, lo
         registry=registry,
     )
     try:
-        async with bell.running(stopping), relay.running():
+        async with bell.running(stopping), relay.running(), asyncio.TaskGroup() as group:
+            reading = group.create_task(backlog.run(), name="backlog")
             await server.serve_until(stopping)
+            reading.cancel()
     finally:
         await pool.close()
         await queue.close()

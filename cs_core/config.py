@@ -182,6 +182,7 @@ class RpcSettings(Section):
     tls_certificate: str = Field("", description="File of the services' certificate (PEM). Empty: no TLS.")
     tls_key: str = Field("", description="File of its private key (PEM).")
     tls_client_ca: str = Field("", description="File of the authority (PEM) whose clients are let in, and no others.")
+    metrics_host: str = Field("127.0.0.1", description="Address that /metrics listens on, where it has a port.")
     max_message_bytes: int = Field(32 * MIB, gt=0, description="Largest message, in bytes.")
     max_metadata_bytes: int = Field(96 * KIB, gt=0, description="Largest metadata, in bytes.")
     drain_grace: float = Field(10.0, ge=0, description="Wait for calls in flight when stopping, in seconds.")
@@ -198,7 +199,7 @@ class ProcessSettings(Section):
     """Ports of one process."""
 
     port: int = Field(0, ge=0, le=65_535, description="gRPC port; 0 takes a free one.")
-    metrics_port: int = Field(0, ge=0, le=65_535, description="Port of /metrics on loopback; 0 turns it off.")
+    metrics_port: int = Field(0, ge=0, le=65_535, description="Port of /metrics; 0 turns it off.")
 
 
 class SchedulerSettings(ProcessSettings):

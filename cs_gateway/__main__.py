@@ -22,7 +22,7 @@ from codesous.control.v1 import (
 from codesous.gateway.v1.activation_service_pb2_grpc import add_ActivationServiceServicer_to_server
 from codesous.gateway.v1.invocation_service_pb2_grpc import add_InvocationServiceServicer_to_server
 from codesous.gateway.v1.web_service_pb2_grpc import add_WebServiceServicer_to_server
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry
 
 from cs_core.caches import CacheView
 from cs_core.cancellation import Cancellation
@@ -47,6 +47,7 @@ from cs_gateway.dead_letters import DeadLetters
 from cs_gateway.gate import Gate
 from cs_gateway.ingress import Ingress
 from cs_gateway.invocations import Invocations
+from cs_gateway.metrics import Metrics
 from cs_gateway.peers import Peers
 from cs_gateway.queue_depths import QueueDepths
 from cs_gateway.rate_limits import RateLimits
@@ -85,7 +86,9 @@ class Parts:
     caches: Sequence[CacheView]
 
 
-def assemble(settings: Settings, client: KvClient, queue: Queue, clock: Clock, instance: str) -> Parts:
+def assemble(
+    settings: Settings, client: KvClient, queue: Queue, clock: Clock, instance: str, metrics: Metrics | None = None
+) -> Parts:
     """Put the services together over a store and a queue."""
     limits = settings.limits
     channel = KvResultChannel(client)
@@ -101,6 +104,7 @@ def assemble(settings: Settings, client: KvClient, queue: Queue, clock: Clock, i
         tenant_waiting=limits.tenant_waiting,
         waiting=limits.gateway_waiting,
         gateways=peers.count,
+        metrics=metrics,
     )
     invocations = Invocations(ingress, waiters, store, timedelta(seconds=limits.correlation_slack), gate)
     activations = Activations(store, waiters, Cancellation(store, channel, clock))
@@ -136,9 +140,9 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry, lo
     clock = SystemClock()
     client = KvClient(settings.store.url, settings.store.timeout)
     queue = open_queue(settings, client)
-    parts = assemble(settings, client, queue, clock, instance)
-    waiting = Gauge("cs_gateway_waiting", "Activations that are waited for.", registry=registry)
-    waiting.set_function(lambda: parts.waiters.count)
+    metrics = Metrics(registry)
+    parts = assemble(settings, client, queue, clock, instance, metrics)
+    metrics.watch_waiting(lambda: parts.waiters.count)
     server = RpcServer(
         settings,
         Process(

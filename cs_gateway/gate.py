@@ -18,6 +18,7 @@ from typing import Final
 from codesous.control.v1.version_pb2 import Version
 
 from cs_core.errors import LimitError
+from cs_gateway.metrics import Metrics
 from cs_gateway.queue_depths import QueueDepths
 from cs_gateway.rate_limits import RateLimits
 
@@ -33,6 +34,7 @@ class Gate:
         tenant_waiting: callers of one tenant that wait for a result at once, in the installation.
         waiting: callers that wait for a result at once in this gateway.
         gateways: how many gateways live now.
+        metrics: counts what is let through and what is refused.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class Gate:
         tenant_waiting: int,
         waiting: int,
         gateways: Callable[[], int],
+        metrics: Metrics | None = None,
     ) -> None:
         self._rates = rates
         self._depths = depths
         self._tenant_waiting = tenant_waiting
         self._waiting = waiting
         self._gateways = gateways
+        self._metrics = metrics
         self._seated: Counter[str] = Counter()
         self._total = 0
 
@@ -60,15 +64,8 @@ class Gate:
     @contextmanager
     def seat(self, tenant: str) -> Iterator[None]:
         """Hold a seat while the caller waits. Raises LimitError (`CS_TENANT_INFLIGHT_LIMIT`, `CS_QUEUE_FULL`)."""
-        own = max(1, self._tenant_waiting // max(1, self._gateways()))
-        if self._seated[tenant] >= own:
-            raise LimitError(
-                "CS_TENANT_INFLIGHT_LIMIT",
-                f"{self._seated[tenant]} callers of tenant {tenant} wait here; the limit is {own}",
-                _RETRY_AFTER,
-            )
-        if self._total >= self._waiting:
-            raise LimitError("CS_QUEUE_FULL", "too many callers wait here; try again", _RETRY_AFTER)
+        with self._counting():
+            self._check_seats(tenant)
         self._seated[tenant] += 1
         self._total += 1
         try:
@@ -79,11 +76,35 @@ class Gate:
             if not self._seated[tenant]:
                 del self._seated[tenant]
 
+    def _check_seats(self, tenant: str) -> None:
+        own = max(1, self._tenant_waiting // max(1, self._gateways()))
+        if self._seated[tenant] >= own:
+            raise LimitError(
+                "CS_TENANT_INFLIGHT_LIMIT",
+                f"{self._seated[tenant]} callers of tenant {tenant} wait here; the limit is {own}",
+                _RETRY_AFTER,
+            )
+        if self._total >= self._waiting:
+            raise LimitError("CS_QUEUE_FULL", "too many callers wait here; try again", _RETRY_AFTER)
+
     def enter(self, tenant: str) -> None:
         """Count a request of the tenant. Raises LimitError (`CS_RATE_LIMITED`)."""
-        self._rates.check_tenant(tenant)
+        with self._counting():
+            self._rates.check_tenant(tenant)
 
     def pass_on(self, version: Version) -> None:
         """Count a request for the version. Raises LimitError (`CS_RATE_LIMITED`, `CS_QUEUE_FULL`)."""
-        self._rates.check_function(version)
-        self._depths.check(version.tenant)
+        with self._counting():
+            self._rates.check_function(version)
+            self._depths.check(version.tenant)
+        if self._metrics is not None:
+            self._metrics.count_admitted()
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        try:
+            yield
+        except LimitError as error:
+            if self._metrics is not None:
+                self._metrics.count_refused(error.reason)
+            raise

@@ -34,6 +34,7 @@ from cs_invoker.cells import list_cells
 from cs_invoker.code import StoredCode
 from cs_invoker.host_secrets import open_secrets
 from cs_invoker.metrics import Metrics
+from cs_invoker.pool_series import PoolSeries
 from cs_invoker.renewal import Lessors
 from cs_invoker.reporting import Reporting
 from cs_sandbox import CellPool, PoolSettings
@@ -66,6 +67,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry, lo
             require_jail=sandbox.require_jail,
         )
     )
+    PoolSeries(registry, pool.stats)
     await pool.start()
     cache = BundleCache(
         settings.invoker.bundle_cache_count, settings.invoker.bundle_cache_bytes, metrics.count_bundle_lookup

@@ -76,7 +76,7 @@ class Leading:
         self._draining = False
         self._satisfied = True
         self._changing = asyncio.Lock()
-        metrics.watch_shards(lambda: len(self.held()))
+        metrics.watch_shards(lambda: len(self.held()), shards)
         self.period = min(length.total_seconds() / 4, _LONGEST_PERIOD)
 
     def held(self) -> list[Held]:

@@ -29,6 +29,9 @@ class Metrics:
             "cs_scheduler_faults_total", "Looks at a schedule that failed for a reason of ours.", registry=registry
         )
         self._shards = Gauge("cs_scheduler_shards_held", "Shards that this process leads.", registry=registry)
+        self._all_shards = Gauge(
+            "cs_scheduler_shards", "Shards of the installation, whoever leads them.", registry=registry
+        )
         self._repairs = Counter(
             "cs_scheduler_repairs_total", "Changes whose maker did not bring them to their shard.", registry=registry
         )
@@ -51,6 +54,7 @@ class Metrics:
         """Count changes that were made up for."""
         self._repairs.inc(by)
 
-    def watch_shards(self, count: Callable[[], int]) -> None:
-        """Ask how many shards are led when somebody wants to know."""
+    def watch_shards(self, count: Callable[[], int], shards: int) -> None:
+        """Ask how many of all shards are led when somebody wants to know."""
+        self._all_shards.set(shards)
         self._shards.set_function(count)

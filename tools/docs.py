@@ -15,6 +15,7 @@ from cs_core.config import Section, Settings
 from cs_core.rpc.status import TABLE
 from tools.host_api_page import host_api_page
 from tools.manifest_page import manifest_page
+from tools.metrics_page import metrics_page
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -92,6 +93,7 @@ def main() -> int:
         "settings.md": settings_page(),
         "manifest.md": manifest_page(),
         "host-api.md": host_api_page(),
+        "metrics.md": metrics_page(),
     }.items():
         path = REFERENCE / name
         if options.check:

@@ -49,6 +49,6 @@ def run_process(service: str, section: Callable[[Settings], ProcessSettings], ru
     async def main() -> None:
         await run(settings, instance, registry, log_level)
 
-    with metrics_page(registry, section(settings).metrics_port):
+    with metrics_page(registry, section(settings).metrics_port, settings.rpc.metrics_host):
         asyncio.run(main())
     return 0

@@ -30,6 +30,7 @@ from cs_core.rpc.interceptors.metrics import ApiMetrics
 from cs_core.rpc.interceptors.request_id import RequestId
 from cs_core.rpc.readiness import Probe, Readiness
 from cs_core.rpc.tls import server_credentials
+from cs_core.telemetry.process_series import ProcessSeries
 
 CHANNELZ = "grpc.channelz.v1.Channelz"
 _log = structlog.get_logger(__name__)
@@ -104,6 +105,12 @@ class RpcServer:
         for service in services:
             service.add(service.servicer, self._server)
         process = replace(process, caches=[*process.caches, self._verifier.cache])
+        ProcessSeries(
+            registry,
+            lambda: self.readiness.ready,
+            lambda: {check.name: check.ready for check in self.readiness.checks},
+            process.caches,
+        )
         servicer = admin.AdminServicer(process, self.readiness, intake, api_metrics.loads, clock)
         add_AdminServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.readiness.health, self._server)

@@ -9,12 +9,12 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 
 @contextmanager
-def metrics_page(registry: CollectorRegistry, port: int) -> Iterator[None]:
-    """Serve the registry on loopback while inside; port 0 serves nothing."""
+def metrics_page(registry: CollectorRegistry, port: int, host: str) -> Iterator[None]:
+    """Serve the registry while inside; port 0 serves nothing."""
     if port == 0:
         yield
         return
-    server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+    server, thread = start_http_server(port, addr=host, registry=registry)
     try:
         yield
     finally:
