@@ -7,10 +7,12 @@ from datetime import datetime
 from codesous.queue.v1.envelope_pb2 import Envelope
 from codesous.queue.v1.invocation_pb2 import InvocationResult
 from codesous.type.v1.activation_status_pb2 import ActivationStatus
+from codesous.type.v1.error_reason_pb2 import ErrorReason
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from cs_core.clock import from_timestamp
 
+_REASONS = frozenset(name.removeprefix("ERROR_REASON_") for name in ErrorReason.DESCRIPTOR.values_by_name)
 _STATUS_PREFIX = "ACTIVATION_STATUS_"
 _DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
 
@@ -68,7 +70,8 @@ class Metrics:
             length = from_timestamp(result.end_time) - from_timestamp(result.start_time)
             self._duration.observe(max(length.total_seconds(), 0.0))
         if result.dead_letter:
-            self._dead.labels(result.error.reason).inc()
+            # A function may throw an error with any reason; only those of the contract are labels.
+            self._dead.labels(result.error.reason if result.error.reason in _REASONS else "other").inc()
 
     def count_retry(self) -> None:
         """Count a failed run that is followed by another."""

@@ -13,12 +13,15 @@ from pathlib import Path
 
 from cs_core.config import Section, Settings
 from cs_core.rpc.status import TABLE
+from tools.alerts import alerts_file, runbooks_index
+from tools.dashboards import dashboards
 from tools.host_api_page import host_api_page
 from tools.manifest_page import manifest_page
 from tools.metrics_page import metrics_page
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
+OBSERVABILITY = ROOT / "deploy" / "observability"
 REASONS = ROOT / "proto" / "codesous" / "type" / "v1" / "error_reason.proto"
 _ENTRY = re.compile(r"((?:^  //.*\n)+)^  ERROR_REASON_(CS_\w+) = \d+;", re.MULTILINE)
 
@@ -88,14 +91,17 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     stale = []
-    for name, text in {
+    pages = {
         "errors.md": errors_page(),
         "settings.md": settings_page(),
         "manifest.md": manifest_page(),
         "host-api.md": host_api_page(),
         "metrics.md": metrics_page(),
-    }.items():
-        path = REFERENCE / name
+    }
+    files = {REFERENCE / name: text for name, text in pages.items()}
+    files |= {OBSERVABILITY / "dashboards" / name: text for name, text in dashboards().items()}
+    files |= {OBSERVABILITY / "alerts.yml": alerts_file(), ROOT / "docs" / "runbooks" / "README.md": runbooks_index()}
+    for path, text in files.items():
         if options.check:
             if not path.exists() or path.read_text() != text:
                 stale.append(path.relative_to(ROOT).as_posix())

@@ -123,7 +123,7 @@ def registries() -> Mapping[str, CollectorRegistry]:
 
 
 async def _empty_queue() -> QueueLook:
-    return QueueLook((), ())
+    return QueueLook((), (), None)
 
 
 def series_of(registry: CollectorRegistry) -> Iterator[Series]:

@@ -51,6 +51,7 @@ class BacklogView:
     leased: int = 0
     delayed: int = 0
     consumers: int = 0
+    dead_letters: int | None = None
     tenants: Mapping[str, TenantBacklog] = field(default_factory=dict)
 
 
@@ -75,6 +76,7 @@ def summarize(look: QueueLook) -> BacklogView:
         sum(part.depth.leased for part in look.parts),
         sum(part.depth.delayed for part in look.parts),
         len(look.consumers),
+        look.dead_letters,
         named,
     )
 
@@ -134,6 +136,7 @@ class _Families:
         self.age = gauge("cs_queue_oldest_age_seconds", "Age of the oldest that waits; 0: none.", labels=["lane"])
         self.leased = gauge("cs_queue_leased_messages", "Invocations that an invoker holds.")
         self.delayed = gauge("cs_queue_delayed_messages", "Invocations that wait for their time, such as retries.")
+        self.dead = gauge("cs_queue_dead_letters", "Activations that were given up and wait for an operator.")
         self.consumers = gauge("cs_queue_consumers", "Invokers that report to the store.")
         self.tenant_ready = gauge(
             "cs_queue_tenant_ready_messages", "Invocations of a tenant that wait.", labels=["tenant"]
@@ -154,6 +157,8 @@ class _Families:
         self.leased.add_metric((), view.leased)
         self.delayed.add_metric((), view.delayed)
         self.consumers.add_metric((), view.consumers)
+        if view.dead_letters is not None:
+            self.dead.add_metric((), view.dead_letters)
         for tenant, backlog in view.tenants.items():
             self.tenant_ready.add_metric((tenant,), backlog.ready)
             self.tenant_age.add_metric((tenant,), backlog.oldest.total_seconds())
