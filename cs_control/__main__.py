@@ -15,6 +15,7 @@ from codesous.control.v1.schedule_service_pb2_grpc import add_ScheduleServiceSer
 from codesous.control.v1.secret_service_pb2_grpc import add_SecretServiceServicer_to_server
 from codesous.control.v1.version_service_pb2_grpc import add_VersionServiceServicer_to_server
 from codesous.control.v1.worker_binding_service_pb2_grpc import add_WorkerBindingServiceServicer_to_server
+from externalscaler.externalscaler_pb2_grpc import add_ExternalScalerServicer_to_server
 from prometheus_client import CollectorRegistry
 
 from cs_control.aliases import Aliases
@@ -27,6 +28,7 @@ from cs_control.schedules import Schedules
 from cs_control.secrets import Secrets
 from cs_control.servicers.access import AccessServicer
 from cs_control.servicers.aliases import AliasServicer
+from cs_control.servicers.external_scaler import ExternalScaler
 from cs_control.servicers.functions import FunctionServicer
 from cs_control.servicers.mutations import MutationServicer
 from cs_control.servicers.schedules import ScheduleServicer
@@ -44,7 +46,7 @@ from cs_core.codeq.contract import INVOKE
 from cs_core.codeq.open import open_queue
 from cs_core.config import Settings
 from cs_core.iam.policy import Policy
-from cs_core.operations.installation import open_installation
+from cs_core.operations.installation import Installation, open_installation
 from cs_core.rpc.admin import Process
 from cs_core.rpc.process import run_process
 from cs_core.rpc.server import RpcServer, Service, stop_on_signals
@@ -69,7 +71,7 @@ from cs_core.store.worker_bindings import WorkerBindingStore
 from cs_core.store.worker_index import WorkerIndex
 from cs_core.store.worker_reports import WorkerReportStore
 from cs_core.submission import Submitter
-from cs_core.telemetry.backlog import BacklogSeries
+from cs_core.telemetry.backlog import BacklogSeries, BacklogView, summarize
 from cs_core.telemetry.log_level import LogLevel
 from cs_sandbox import CellPool, PoolSettings
 
@@ -153,6 +155,17 @@ def schedule_service(settings: Settings, client: KvClient, queue: Queue, clock: 
     )
 
 
+def scaler_service(installation: Installation) -> Service:
+    """Tell KEDA what waits."""
+
+    async def read() -> BacklogView:
+        return summarize(await installation.queue(INVOKE))
+
+    return Service(
+        "externalscaler.ExternalScaler", add_ExternalScalerServicer_to_server, ExternalScaler(read), foreign=True
+    )
+
+
 async def run(settings: Settings, instance: str, registry: CollectorRegistry, log_level: LogLevel) -> None:
     """Serve until told to stop."""
     stopping = stop_on_signals()
@@ -185,7 +198,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry, lo
             installation=installation,
             log_level=log_level,
         ),
-        services_of(settings, client, queue, pool, bell, clock),
+        [*services_of(settings, client, queue, pool, bell, clock), scaler_service(installation)],
         port=settings.control.port,
         probes={"store": client.ping},
         clock=clock,

@@ -18,6 +18,7 @@ import grpc_tools
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
+THIRD_PARTY = ROOT / "third_party"
 IMPORTS = ROOT / ".build" / "googleapis"
 GOOGLE_PROTOS = (
     "google/api/annotations.proto",
@@ -57,7 +58,24 @@ def generate(out: Path) -> None:
         check=True,
         cwd=PROTO,
     )
-    for stub in out.rglob("*_pb2_grpc.py*"):
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "grpc_tools.protoc",
+            f"-I{THIRD_PARTY}",
+            f"--plugin=protoc-gen-mypy={bin_dir / 'protoc-gen-mypy'}",
+            f"--plugin=protoc-gen-mypy_grpc={bin_dir / 'protoc-gen-mypy_grpc'}",
+            f"--python_out={out}",
+            f"--grpc_python_out={out}",
+            f"--mypy_out=quiet:{out}",
+            f"--mypy_grpc_out=quiet:{out}",
+            *(str(path.relative_to(THIRD_PARTY)) for path in sorted(THIRD_PARTY.rglob("*.proto"))),
+        ],
+        check=True,
+        cwd=THIRD_PARTY,
+    )
+    for stub in (out / "codesous").rglob("*_pb2_grpc.py*"):
         # Files without a service would only add empty modules.
         proto = PROTO / str(stub.relative_to(out)).split("_pb2_grpc.py")[0]
         if "\nservice " not in proto.with_suffix(".proto").read_text(encoding="utf-8"):

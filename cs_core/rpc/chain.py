@@ -28,7 +28,7 @@ from cs_core.rpc.interceptors.errors import Failure, abort, failure_of
 if TYPE_CHECKING:
     _Handler = grpc.RpcMethodHandler[Any, Any]
 _log = structlog.get_logger(__name__)
-_EXEMPT = ("/grpc.health.", "/grpc.reflection.", "/grpc.channelz.")
+_EXEMPT = ("/grpc.health.", "/grpc.reflection.", "/grpc.channelz.", "/externalscaler.")
 
 
 class CallChain(grpc.aio.ServerInterceptor):

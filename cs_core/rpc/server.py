@@ -43,6 +43,8 @@ class Service:
     name: str
     add: Callable[[Any, grpc.aio.Server], None]
     servicer: Any
+    foreign: bool = False
+    """Whether its contract is another project's: it has no access rules, and answers without a token."""
 
 
 def server_options(settings: RpcSettings) -> list[tuple[str, int]]:
@@ -97,7 +99,7 @@ class RpcServer:
                 Authorization(Policy(iam.role_actions)),
                 intake,
             ),
-            rules_of([*names, admin.SERVICE]),
+            rules_of([*(service.name for service in services if not service.foreign), admin.SERVICE]),
         )
         self.readiness = Readiness(probes, [*names, admin.SERVICE], settings.rpc.readiness_interval, clock)
         self._settings = settings.rpc
