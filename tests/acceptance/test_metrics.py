@@ -140,12 +140,13 @@ def call(mesh: Mesh, name: str, **event: Any) -> int:
 
 def kill_an_invoker(mesh: Mesh) -> None:
     """A run is taken over from an invoker that was killed."""
-    activation = start(mesh, "work", sleep=1500).json()["activation"]["activation_id"]
+    # Asked before: under load the command takes longer than the run.
+    (pid,) = [part["pid"] for part in mesh.cs("status").json["parts"] if part["name"] == "cs-invoker-pool"]
+    activation = start(mesh, "work", sleep=2500).json()["activation"]["activation_id"]
     deadline = time.monotonic() + 20
     while not mesh.rest("GET", f"/activations/{activation}").json()["activation"]["status"].endswith("RUNNING"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    (pid,) = [part["pid"] for part in mesh.cs("status").json["parts"] if part["name"] == "cs-invoker-pool"]
     os.kill(pid, signal.SIGKILL)
     ended = mesh.rest("GET", f"/activations/{activation}:wait").json()["activation"]
     assert ended["attempt"] == 2, ended
