@@ -37,8 +37,8 @@ WORK = """
 export default async function handle(event, ctx) {
   while (event?.spin);
   if (event?.fail) throw new Error("no");
-  if (event?.sleep) await new Promise((done) => setTimeout(done, event.sleep));
   if (ctx.trigger?.kind === "cadence") await cs.cadence.heartbeat({ at: 1 });
+  if (event?.sleep) await new Promise((done) => setTimeout(done, event.sleep));
   return { attempt: ctx.attempt };
 }
 """
