@@ -158,11 +158,14 @@ def run_some_of_everything(mesh: Mesh) -> None:
     mesh.deploy("limited", WORK, rateLimitRps=1)
     mesh.deploy("single", WORK, maxConcurrency=1)
     mesh.deploy("flaky", WORK, retry={"maxAttempts": 2, "initialBackoff": "1s"})
+    mesh.deploy("later", WORK, retry={"maxAttempts": 2, "initialBackoff": "60s", "maxBackoff": "60s"})
     place = ("--domain", "demo", "--tasklist", "work")
     mesh.cs("cadence", "worker", "create", "work", *place, "--activity", "Work=work@live")
     for name, function in (("runs", "work"), ("refused", "limited")):
         mesh.cs("schedule", "create", name, "--every", "1", "--fn", f"{function}@live")
     assert start(mesh, "flaky", fail=True).status_code < 300
+    # Longer than the time between two readings of the queue.
+    assert start(mesh, "later", fail=True).status_code < 300
     for _ in range(4):
         start(mesh, "single", sleep=800)
     with ThreadPoolExecutor(4) as pool:
