@@ -145,7 +145,11 @@ class LimitSettings(Section):
     )
     tenant_rps: int = Field(1000, gt=0, description="Requests per second of one tenant, in the installation.")
     tenant_waiting: int = Field(
-        256, gt=0, description="Callers of one tenant that wait for a result at once, in the installation."
+        256,
+        gt=0,
+        description="Callers of one tenant that wait for a result at once, in the installation. Rule of size: no more "
+        "than the permits of its invokers times the time limit of a run over the time that a run takes; the last of "
+        "more callers than that waits past its time limit.",
     )
     gateway_waiting: int = Field(1024, gt=0, description="Callers that wait for a result at once in one gateway.")
     queue_depth: int = Field(

@@ -182,6 +182,8 @@ def to_status(error: CodeSousError, request_id: str) -> status_pb2.Status:
 
 def one_line(text: str) -> str:
     """Make text fit for a status line: no control characters, at most `MAX_MESSAGE_BYTES` of UTF-8."""
+    if text.isascii() and text.isprintable() and len(text) <= MAX_MESSAGE_BYTES:
+        return text
     line = "".join(character if character.isprintable() else " " for character in text[:MAX_MESSAGE_BYTES])
     encoded = line.encode("utf-8", "replace")
     if len(encoded) <= MAX_MESSAGE_BYTES and len(text) <= MAX_MESSAGE_BYTES:
@@ -207,6 +209,8 @@ def _violations(error: CodeSousError, room: int) -> error_details_pb2.BadRequest
 
 
 def _cut(text: str) -> str:
+    if text.isascii() and text.isprintable() and len(text) <= MAX_TEXT_CHARS:
+        return text
     clean = "".join(character if character.isprintable() else " " for character in text[: MAX_TEXT_CHARS + 1])
     clean = clean.encode("utf-8", "replace").decode()
     return clean if len(text) <= MAX_TEXT_CHARS else clean[: MAX_TEXT_CHARS - 3] + "..."

@@ -38,6 +38,7 @@ OPEN = {
     "grpc.health.v1.Health": "balancers and supervisors ask it; it tells whether a service serves",
     "grpc.reflection.v1alpha.ServerReflection": "clients learn the contracts from it; the contracts are public",
     "grpc.channelz.v1.Channelz": "for whoever is on the internal ports; the public port does not route it",
+    "externalscaler.ExternalScaler": "KEDA asks it, without a token; it tells how much waits, and nothing of whom",
 }
 REACHED = "reached"
 

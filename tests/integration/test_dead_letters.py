@@ -18,6 +18,8 @@ from cs_core.codeq.contract import INVOKE
 from cs_core.config import LimitSettings, Settings
 from cs_core.errors import ConflictError, NotFoundError, ValidationError
 from cs_core.rpc.admin import AdminServicer, Process
+from cs_core.rpc.interceptors.intake import Intake
+from cs_core.rpc.readiness import Readiness
 from cs_core.store import keys
 from cs_core.store.activations import ActivationStore
 from cs_core.store.client import KvClient
@@ -48,7 +50,9 @@ def desk(ingress: Ingress) -> DeadLetters:
 def admin(desk: DeadLetters) -> Any:
     """The service that operators call."""
     process = Process("cs-http-gateway", "gateway-1", SystemClock().now(), Settings(), dead_letters=desk)
-    return AdminServicer(process, None)  # type: ignore[arg-type]
+    clock = SystemClock()
+    readiness = Readiness({}, [], 1.0, clock)
+    return AdminServicer(process, readiness, Intake(), tuple, clock)
 
 
 async def _given_up(ingress: Ingress, redis_url: str, names: list[str]) -> list[str]:
