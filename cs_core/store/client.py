@@ -1,10 +1,10 @@
 """The client of the store: commands and scripts, coalesced into one pipeline per turn of the event loop.
 
 Theory of operation: `call` and `script` append to a batch and return a future. The first command of a loop turn
-schedules a flush for the end of that turn, so whatever a turn issues travels as one write and one read, without
-MULTI. Batches are spread over a few connections, each used by one batch at a time. A batch that fails to connect,
-or gets no answer in time, fails each of its commands with UnavailableError and drops its connection: a reply can
-never be taken for another's.
+schedules a flush for the end of that turn, so whatever a turn issues travels as one write, without MULTI and without
+waiting for the replies to what went before it. A connection answers in order, so a reply is the one of the command that
+waits longest there. A connection that cannot be made, breaks, or leaves a command without its answer for too long fails
+each command that waits on it with UnavailableError and is dropped: a reply can never be taken for another's.
 
 Nothing is sent twice: a command whose answer was lost may have been executed, and only its caller knows whether a
 repeat is safe.
@@ -13,19 +13,20 @@ repeat is safe.
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Sequence
-from typing import Any, cast
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import redis.exceptions
-from hiredis import pack_command
-from redis.asyncio.connection import Connection, ConnectionPool
 
 from cs_core.errors import UnavailableError
 from cs_core.store.scripts import Script
+from cs_core.store.wire import Argument, Command, Dialler, Wire
 
-Argument = bytes | str | int | float
+# One connection is enough; the others spare what is small from waiting behind replies of megabytes.
 _CONNECTIONS = 4
+_BUSY = 64
+_Batch = list[tuple[Command, asyncio.Future[Any]]]
 
 
 class KvClient:
@@ -33,20 +34,18 @@ class KvClient:
 
     Args:
         url: `redis://`, `rediss://` or `unix://` address.
-        timeout: longest wait for a batch, in seconds.
+        timeout: longest wait for a connection, and for a reply, in seconds.
     """
 
     def __init__(self, url: str, timeout: float = 2.0) -> None:
         self.url = url
         self._timeout = timeout
-        self._pool = ConnectionPool.from_url(
-            url, protocol=2, socket_connect_timeout=timeout, max_connections=64, decode_responses=False
-        )
-        self._idle: list[Connection] = []
-        self._open = 0
-        self._freed = asyncio.Condition()
-        self._batch: list[tuple[tuple[Argument, ...], asyncio.Future[Any]]] = []
-        self._flushes: set[asyncio.Task[None]] = set()
+        self._dialler = Dialler(url, timeout)
+        self._lines: list[_Line] = []
+        self._batch: _Batch = []
+        # What waits for the first connection.
+        self._held: _Batch = []
+        self._dialling: asyncio.Task[None] | None = None
         self._closed = False
 
     def call(self, *command: Argument) -> asyncio.Future[Any]:
@@ -62,7 +61,7 @@ class KvClient:
             future.set_exception(UnavailableError("CS_STORE_UNAVAILABLE", "the store client is closed"))
             return future
         if not self._batch:
-            loop.call_soon(self._start_flush)
+            loop.call_soon(self._flush)
         self._batch.append((command, future))
         return future
 
@@ -83,99 +82,134 @@ class KvClient:
     async def close(self) -> None:
         """Let what is under way finish, then close the connections."""
         self._closed = True
-        if self._flushes:
-            await asyncio.gather(*self._flushes, return_exceptions=True)
-        for connection in self._idle:
-            await connection.disconnect(nowait=True)
-        self._idle.clear()
-        await self._pool.aclose()
+        self._flush()
+        if self._dialling is not None:
+            await asyncio.wait([self._dialling])
+        waiting = [future for line in self._lines for _, future in line.waiting]
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for line in self._lines:
+            line.close()
 
-    def _start_flush(self) -> None:
+    def _flush(self) -> None:
+        if not self._batch:
+            return
         batch, self._batch = self._batch, []
-        task = asyncio.get_running_loop().create_task(self._flush(batch))
-        self._flushes.add(task)
-        task.add_done_callback(self._flushes.discard)
+        line = self._free_line()
+        if line is None:
+            self._held += batch
+        else:
+            line.send(batch)
+        if (line is None or line.busy) and len(self._lines) < _CONNECTIONS and self._dialling is None:
+            self._dialling = asyncio.get_running_loop().create_task(self._dial(), name="store-dial")
 
-    async def _flush(self, batch: list[tuple[tuple[Argument, ...], asyncio.Future[Any]]]) -> None:
+    def _free_line(self) -> _Line | None:
+        """The first that is not busy: the fewer are in use, the more travels together."""
+        for line in self._lines:
+            if not line.busy:
+                return line
+        return min(self._lines, key=lambda line: len(line.waiting), default=None)
+
+    async def _dial(self) -> None:
+        line = _Line(self._timeout, self._lose)
         try:
-            connection = await self._acquire()
-            healthy = False
-            try:
-                async with asyncio.timeout(self._timeout):
-                    replies = await self._exchange(connection, [command for command, _ in batch])
-                healthy = True
-            finally:
-                await self._release(connection, healthy)
+            line.wire = await self._dialler.open(line.take, line.lost)
         except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
-            for _, future in batch:
+            for _, future in self._held:
                 if not future.done():
                     future.set_exception(_unavailable(error))
-            return
         except asyncio.CancelledError:
-            for _, future in batch:
+            for _, future in self._held:
                 future.cancel()
             raise
-        for (_, future), reply in zip(batch, replies, strict=True):
-            if future.done():
-                continue
-            if isinstance(reply, redis.exceptions.RedisError):
-                future.set_exception(_refusal(reply))
-            else:
-                future.set_result(reply)
+        else:
+            self._lines.append(line)
+            line.send(self._held)
+        finally:
+            self._held, self._dialling = [], None
 
-    async def _exchange(self, connection: Connection, commands: list[tuple[Argument, ...]]) -> list[Any]:
-        if not connection.is_connected:
-            await connection.connect()  # type: ignore[no-untyped-call]
-        # Packed by hiredis, and under one time limit for the whole exchange, the caller's: done for each command by the
-        # connection, either costs more than the command.
-        packed = b"".join(pack_command(cast("Any", command)) for command in commands)
-        await connection.send_packed_command(packed, check_health=False)
-        replies: list[Any] = []
-        for _ in commands:
-            try:
-                replies.append(await connection.read_response(timeout=math.inf))
-            except redis.exceptions.ResponseError as error:
-                replies.append(error)
-        return replies
-
-    async def _acquire(self) -> Connection:
-        async with self._freed:
-            await self._freed.wait_for(lambda: bool(self._idle) or self._open < _CONNECTIONS)
-            if self._idle:
-                return self._idle.pop()
-            self._open += 1
-        connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        return connection
-
-    async def _release(self, connection: Connection, healthy: bool) -> None:
-        if not healthy:
-            # Its replies may still be on the way: never reuse it. What took it down took the idle ones down too, and
-            # each of them would fail a batch to find that out.
-            lost, self._idle = [connection, *self._idle], []
-            self._open -= len(lost) - 1
-            for each in lost:
-                await each.disconnect(nowait=True)
-        async with self._freed:
-            if healthy and not self._closed:
-                self._idle.append(connection)
-            else:
-                self._open -= 1
-                if healthy:
-                    await connection.disconnect(nowait=True)
-            self._freed.notify()
+    def _lose(self, lost: _Line) -> None:
+        """Forget a line. What broke it broke the idle ones too, and each would fail a batch to find that out."""
+        gone = [line for line in self._lines if line is lost or not line.waiting]
+        self._lines = [line for line in self._lines if line not in gone]
+        for line in gone:
+            line.close()
 
 
-def _unavailable(error: BaseException) -> UnavailableError:
+class _Line:
+    """A connection, and who waits for its replies, in order."""
+
+    def __init__(self, timeout: float, on_lost: Callable[[_Line], None]) -> None:
+        self.wire: Wire | None = None
+        self.waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self._timeout = timeout
+        self._on_lost = on_lost
+        self._alarm: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def busy(self) -> bool:
+        """Whether much waits here."""
+        return len(self.waiting) > _BUSY
+
+    def send(self, batch: _Batch) -> None:
+        """Write a batch."""
+        if not batch or self.wire is None:
+            return
+        late = self._loop.time() + self._timeout
+        self.waiting.extend([(late, future) for _, future in batch])
+        self.wire.send([command for command, _ in batch])
+        if self._alarm is None:
+            self._alarm = self._loop.call_at(late, self._look)
+
+    def take(self, reply: Any) -> None:
+        """Give a reply to whom it is for."""
+        if not self.waiting:
+            self.close()
+            return
+        _, future = self.waiting.popleft()
+        if future.done():
+            return  # its caller gave up
+        if isinstance(reply, redis.exceptions.ResponseError):
+            future.set_exception(_refusal(reply))
+        else:
+            future.set_result(reply)
+
+    def lost(self) -> None:
+        """Fail who waits."""
+        waiting, self.waiting = self.waiting, deque()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(_unavailable(None))
+        self._on_lost(self)
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self.wire is not None:
+            self.wire.close()
+
+    def _look(self) -> None:
+        """Drop the connection when the reply that is due first is late; else look again when it would be."""
+        self._alarm = None
+        if not self.waiting:
+            return
+        late = self.waiting[0][0]
+        if late <= self._loop.time():
+            self.close()
+        else:
+            self._alarm = self._loop.call_at(late, self._look)
+
+
+def _unavailable(error: BaseException | None) -> UnavailableError:
     detail = UnavailableError("CS_STORE_UNAVAILABLE", "the store does not answer")
     detail.__cause__ = error
     return detail
 
 
-def _refusal(error: redis.exceptions.RedisError) -> Exception:
+def _refusal(error: redis.exceptions.ResponseError) -> Exception:
     """Tell a server that is not ready apart from a command that is wrong."""
     text = str(error)
-    if isinstance(error, redis.exceptions.BusyLoadingError | redis.exceptions.ReadOnlyError) or text.startswith(
-        ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "MISCONF", "OOM")
-    ):
+    if text.startswith(("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "MISCONF", "OOM")):
         return _unavailable(error)
     return error

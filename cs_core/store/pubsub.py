@@ -6,12 +6,15 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Any
 
-import redis.asyncio
 import redis.exceptions
 import structlog
 
+from cs_core.store.wire import Dialler, Wire
+
 _log = structlog.get_logger(__name__)
+_CONNECT_SECONDS = 5.0
 _RETRY_FIRST = 0.05
 _RETRY_LAST = 1.0
 _CANCEL_AGAIN = 0.1
@@ -39,6 +42,9 @@ class Listener:
         self._on_message = on_message
         self._on_gap = on_gap
         self._task: asyncio.Task[None] | None = None
+        self._wire: Wire | None = None
+        # Channels whose subscription is not confirmed yet.
+        self._left = 0
         self.subscribed = asyncio.Event()
 
     async def __aenter__(self) -> Listener:
@@ -55,28 +61,41 @@ class Listener:
             await asyncio.wait([self._task], timeout=_CANCEL_AGAIN)
 
     async def _run(self) -> None:
-        wait = _RETRY_FIRST
+        dialler, wait = Dialler(self._url, _CONNECT_SECONDS), _RETRY_FIRST
         while True:
+            lost = asyncio.Event()
             try:
-                async with redis.asyncio.Redis.from_url(self._url, protocol=2) as client, client.pubsub() as pubsub:
-                    await pubsub.subscribe(*self._channels)
-                    left = len(self._channels)
-                    while True:
-                        message = await pubsub.get_message(timeout=None)
-                        if message is None:
-                            continue
-                        if message["type"] == "message":
-                            self._give(message["channel"].decode(), message["data"])
-                        elif message["type"] == "subscribe":
-                            left -= 1
-                            if left == 0:
-                                wait = _RETRY_FIRST
-                                self.subscribed.set()
-                                self._on_gap()
-            except (redis.exceptions.RedisError, OSError):
-                self.subscribed.clear()
-                await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
-                wait = min(wait * 2, _RETRY_LAST)
+                wire = await dialler.open(self._take, lost.set)
+            except (redis.exceptions.RedisError, OSError, TimeoutError):
+                pass
+            else:
+                wait = await self._listen(wire, lost, wait)
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+            wait = min(wait * 2, _RETRY_LAST)
+
+    async def _listen(self, wire: Wire, lost: asyncio.Event, wait: float) -> float:
+        """Listen until the connection is lost. Answers how long to wait before the next one."""
+        self._wire, self._left = wire, len(self._channels)
+        try:
+            wire.send([("SUBSCRIBE", *self._channels)])
+            await lost.wait()
+            return _RETRY_FIRST if self.subscribed.is_set() else wait
+        finally:
+            wire.close()
+            self.subscribed.clear()
+
+    def _take(self, reply: Any) -> None:
+        match reply:
+            case [b"message", channel, payload]:
+                self._give(channel.decode(), payload)
+            case [b"subscribe", *_]:
+                self._left -= 1
+                if self._left == 0:
+                    self.subscribed.set()
+                    self._on_gap()
+            case _ if self._wire is not None:
+                # A refusal, of a server that is not ready.
+                self._wire.close()
 
     def _give(self, channel: str, payload: bytes) -> None:
         """Hand a message on. Anyone who reaches the server can send one: a bad one must not end the listening."""

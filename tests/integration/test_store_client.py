@@ -57,6 +57,48 @@ async def test_a_server_that_is_away_is_a_typed_error_and_the_client_recovers() 
         server.close()
 
 
+async def test_a_reply_that_is_late_fails_its_command_and_is_never_anothers() -> None:
+    server = RedisServer()
+    server.start()
+    client = KvClient(server.url, timeout=0.3)
+    try:
+        await client.call("MSET", "a", "first", "b", "second")
+        server.stall()
+        late = [client.call("GET", "a") for _ in range(3)]
+        for answer in await asyncio.wait_for(asyncio.gather(*late, return_exceptions=True), 20):
+            assert isinstance(answer, UnavailableError)
+        server.go_on()
+
+        async def second() -> bool:
+            try:
+                return bool(await client.call("GET", "b") == b"second")
+            except UnavailableError:
+                return False
+
+        await wait_until(second)
+    finally:
+        await client.close()
+        server.close()
+
+
+async def test_what_is_small_does_not_wait_behind_much(kv: KvClient) -> None:
+    """Beyond what one connection has under way, more are opened; the replies still find their commands."""
+    await kv.call("SET", "large", b"x" * 4_000_000)
+    replies = await asyncio.gather(
+        *(kv.call("GET", "large") for _ in range(8)), *(kv.call("ECHO", f"{number}") for number in range(500))
+    )
+    again = await asyncio.gather(*(kv.call("ECHO", f"{number}") for number in range(500)))
+    assert [len(reply) for reply in replies[:8]] == [4_000_000] * 8
+    assert replies[8:] == again == [str(number).encode() for number in range(500)]
+
+
+async def test_closing_waits_for_what_was_asked(redis_url: str) -> None:
+    client = KvClient(redis_url)
+    asked = [client.call("SET", "asked", "before"), client.call("GET", "asked")]
+    await client.close()
+    assert await asyncio.gather(*asked) == [b"OK", b"before"]
+
+
 async def test_a_caller_that_gives_up_takes_nobody_with_it(kv: KvClient) -> None:
     waiting = [asyncio.ensure_future(_get(kv, "a")) for _ in range(10)]
     await asyncio.sleep(0)

@@ -52,6 +52,16 @@ class RedisServer:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
+    def stall(self) -> None:
+        """SIGSTOP: it is there and answers nobody, until it may `go_on`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT, after a stall."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def flush(self) -> None:
         """Remove every key."""
         with redis.Redis(unix_socket_path=str(self.socket)) as client:
