@@ -33,12 +33,12 @@ pytestmark = [pytest.mark.xdist_group("overload"), long_test]
 
 # So long that three times the capacity leaves some of two cores free, the client's part included: else the machine
 # decides, and not the gate.
-RUN_MS = 400
+RUN_MS = 800
 TIMES = 3
 CONNECTIONS = 24
 OVERLOAD_S = scaled(short=8.0, full=60.0)
 # As many callers wait as get their turn in half of the default time limit of a run, see `limits.tenant_waiting`.
-FEWER_SEATS = {"CS_LIMITS__TENANT_WAITING": "96"}
+FEWER_SEATS = {"CS_LIMITS__TENANT_WAITING": "48"}
 SOURCE = f"""
 export default async () => {{
   await new Promise((end) => setTimeout(end, {RUN_MS}));
@@ -175,7 +175,7 @@ async def capacity(busy: Caller) -> float:
     """Calls per second that the tenant gets answered at most."""
     await busy.at_once(8, 1.0)
     best = 0.0
-    for at_once in (32, 64):
+    for at_once in (32, 48):
         seconds = scaled(short=3.0, full=6.0)
         best = max(best, (await busy.at_once(at_once, seconds)).in_time / seconds)
     return best
