@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import typer
 
-from cs_cli.commands import admin, audit, auth, cadence, certs, config, dlq, doctor, http, secret, stack, top, version
+from cs_cli.commands import (
+    admin,
+    audit,
+    auth,
+    cadence,
+    certs,
+    config,
+    dlq,
+    doctor,
+    http,
+    secret,
+    stack,
+    top,
+    trace,
+    version,
+)
 from cs_cli.commands.fn import app as fn
 from cs_cli.commands.schedule import app as schedule
 
@@ -18,6 +33,7 @@ app = typer.Typer(
 stack.add_commands(app)
 app.command("doctor")(doctor.doctor)
 app.command("top")(top.top)
+app.command("trace")(trace.trace)
 app.command("version")(version.version)
 app.add_typer(admin.app, name="admin")
 app.add_typer(fn, name="fn")

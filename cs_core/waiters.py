@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import structlog
 from codesous.queue.v1.envelope_pb2 import Envelope
@@ -45,6 +45,7 @@ class Waiters:
         self._on_other = on_other
         self._waiting: dict[_Key, set[asyncio.Future[InvocationResult]]] = {}
         self._gap = asyncio.Event()
+        self._noting: set[asyncio.Task[None]] = set()
 
     @contextmanager
     def expect(self, tenant: str, activation_id: str) -> Iterator[asyncio.Future[InvocationResult]]:
@@ -69,7 +70,7 @@ class Waiters:
                 yield
             finally:
                 looking.cancel()
-                await asyncio.gather(looking, return_exceptions=True)
+                await asyncio.gather(looking, *self._noting, return_exceptions=True)
 
     @property
     def count(self) -> int:
@@ -84,9 +85,20 @@ class Waiters:
             self._on_other(envelope)
 
     def _resolve(self, result: InvocationResult) -> None:
-        for future in self._waiting.get((result.tenant, result.activation_id), ()):
-            if not future.done():
-                future.set_result(result)
+        waiting = [
+            future for future in self._waiting.get((result.tenant, result.activation_id), ()) if not future.done()
+        ]
+        for future in waiting:
+            future.set_result(result)
+        if waiting:
+            noting = asyncio.create_task(self._note_delivery(result), name="note-delivery")
+            self._noting.add(noting)
+            noting.add_done_callback(self._noting.discard)
+
+    async def _note_delivery(self, result: InvocationResult) -> None:
+        """Best effort: it tells people where the time went, and nothing depends on it."""
+        with suppress(UnavailableError):
+            await self._activations.note_delivery(result.tenant, result.activation_id)
 
     async def _look(self) -> None:
         while True:

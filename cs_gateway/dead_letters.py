@@ -27,6 +27,7 @@ from cs_core.errors import ConflictError, NotFoundError
 from cs_core.store.activations import ActivationStore
 from cs_core.store.versions import VersionStore
 from cs_core.submission import Submitter
+from cs_core.trace_context import new_trace
 
 _PAGE = 200
 
@@ -119,6 +120,7 @@ class DeadLetters:
         request.activation_id = ids.activation_id_from(ref.tenant, "redrive", letter.id, str(len(letter.redrives)))
         request.request_id = ids.request_id()
         request.reply_to = ""
+        request.traceparent, request.tracestate = new_trace().traceparent, ""
         if version:
             ref.version, ref.ref = version, str(version)
         if await self._versions.get(ref.tenant, ref.namespace, ref.function, ref.version) is None:

@@ -31,6 +31,7 @@ from cs_core.names import Violations, check_function, check_namespace, parse_ref
 from cs_core.store.activations import ActivationStore
 from cs_core.store.resolve import Resolver
 from cs_core.submission import Submitter
+from cs_core.trace_context import TraceContext, trace_id_of
 
 _KEY_CHARS = 256
 _RETRY_AFTER = timedelta(seconds=1)
@@ -58,6 +59,7 @@ class Invocation:
     request_id: str
     trigger: Trigger
     event: bytes
+    trace: TraceContext
     asynchronous: bool = False
     idempotency_key: str = ""
     digest: bytes = b""
@@ -94,6 +96,7 @@ class Prepared:
             principal=request.principal,
             request_id=request.request_id,
             accept_time=request.accept_time,
+            trace_id=trace_id_of(request.traceparent),
         )
 
 
@@ -215,6 +218,8 @@ class Ingress:
             accept_time=to_timestamp(now),
             deadline=to_timestamp(now + stay),
             reply_to=self._instance,
+            traceparent=invocation.trace.traceparent,
+            tracestate=invocation.trace.state,
         )
 
 

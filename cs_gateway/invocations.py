@@ -119,4 +119,6 @@ def ended(prepared: Prepared, result: InvocationResult) -> Activation:
     if result.HasField("start_time"):
         activation.start_time.CopyFrom(result.start_time)
     activation.end_time.CopyFrom(result.end_time)
+    activation.host_calls.extend(result.host_calls)
+    activation.host_calls_left_out = result.host_calls_left_out
     return activation

@@ -12,6 +12,7 @@ from codesous.type.v1.trigger_pb2 import HttpTrigger, Trigger
 from cs_core.clock import Clock
 from cs_core.config import LimitSettings
 from cs_core.errors import RuntimeFailure
+from cs_core.trace_context import TraceContext
 from cs_gateway.http_event import read_request, to_event
 from cs_gateway.http_response import WebResponse, to_web
 from cs_gateway.ingress import Invocation, Target
@@ -33,6 +34,7 @@ class Web:
         *,
         principal: Principal,
         request_id: str,
+        trace: TraceContext,
         idempotency_key: str,
         on_activation: Callable[[str], None],
     ) -> WebResponse:
@@ -51,6 +53,7 @@ class Web:
                     target=target,
                     principal=principal,
                     request_id=request_id,
+                    trace=trace,
                     trigger=Trigger(http=HttpTrigger(method=web.method, path=web.path)),
                     event=to_event(web, principal, request_id, self._clock.now()),
                     idempotency_key=idempotency_key,

@@ -38,6 +38,7 @@ from cs_core.ids import message_id
 from cs_core.store.activations import ActivationStore, Begun
 from cs_core.store.run_logs import NO_LOGS, RunLogs
 from cs_core.store.slots import DEFAULT_MAX_CONCURRENCY
+from cs_core.trace_context import trace_id_of
 from cs_sandbox.job import SandboxError
 
 from . import results, retries
@@ -134,7 +135,11 @@ class Execution:
         self._parts.metrics.observe_lag(envelope, self._parts.clock.now())
         ref = request.function
         with structlog.contextvars.bound_contextvars(
-            request_id=request.request_id, activation_id=request.activation_id, tenant=ref.tenant, function=ref.function
+            request_id=request.request_id,
+            activation_id=request.activation_id,
+            tenant=ref.tenant,
+            function=ref.function,
+            trace_id=trace_id_of(request.traceparent),
         ):
             await self._guard(delivery, request)
 

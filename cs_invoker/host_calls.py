@@ -14,6 +14,7 @@ from cs_core.clock import Clock
 from cs_core.codeq import Queue, ResultChannel
 from cs_core.config import LimitSettings
 from cs_core.store.userkv import UserKvStore
+from cs_core.trace_context import TRACEPARENT, TRACESTATE
 from cs_sandbox.host.calls import CheckedCalls
 from cs_sandbox.host.capability import Grants
 from cs_sandbox.host.fetch import Fetcher
@@ -29,6 +30,7 @@ from .host_heartbeat import HeartbeatSender
 from .host_kv import StoredKeyValues
 from .host_publish import QueuePublisher, TopicLimit
 from .host_secrets import FunctionSecrets, Secrets
+from .host_timeline import HostTimeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class ActivationHost:
 
     calls: CheckedCalls
     heartbeats: HeartbeatCalls
+    timeline: HostTimeline
     redactor: Redactor
     """Knows the secrets that the version's activations have read."""
 
@@ -80,14 +83,22 @@ class HostApi:
         )
         publisher = QueuePublisher(self.queue, self.topics, self.clock, self.partitions, tenant, request.activation_id)
         heartbeats = HeartbeatCalls(HeartbeatSender(self.channel, self.clock, request).send, limits.heartbeat_bytes)
+        timeline = HostTimeline(self.clock)
         calls = CheckedCalls(
             grants,
             {
                 "kv": KvCalls(StoredKeyValues(self.user_kv, tenant), limits.kv_value_bytes),
                 "codeq": QueueCalls(publisher, limits.message_bytes),
-                "http": HttpCalls(self.fetcher, tenant, grants),
+                "http": HttpCalls(self.fetcher, tenant, grants, trace_headers(request)),
                 "cadence": heartbeats,
                 "secrets": SecretCalls(FunctionSecrets(self.secrets, request.function), redactor),
             },
+            timeline,
         )
-        return ActivationHost(calls, heartbeats, redactor)
+        return ActivationHost(calls, heartbeats, timeline, redactor)
+
+
+def trace_headers(request: InvocationRequest) -> list[tuple[str, str]]:
+    """The headers that hand the trace of an activation on to what it fetches."""
+    headers = ((TRACEPARENT, request.traceparent), (TRACESTATE, request.tracestate))
+    return [(name, value) for name, value in headers if value]

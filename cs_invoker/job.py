@@ -108,6 +108,7 @@ def make_context(request: InvocationRequest, *, attempt: int, ends: datetime) ->
         "trigger": describe_trigger(request.trigger),
         "principal": describe_principal(request.principal),
         "attempt": attempt,
+        "traceparent": request.traceparent,
     }
 
 

@@ -124,7 +124,9 @@ class Runner:
         # The wait for a free cell does not count against the function's time, but it does against the deadline.
         try:
             if await _ends_first(run, cancel, left):
-                return self._of_outcome(request, host.redactor.outcome(run.result()), attempt)
+                ran = self._of_outcome(request, host.redactor.outcome(run.result()), attempt)
+                host.timeline.write(ran.result)
+                return ran
         finally:
             await host.close()
         if cancel.is_set():
@@ -133,6 +135,7 @@ class Runner:
             reason, message = results.REASON_TIMEOUT, "the deadline passed before the function returned"
         result = results.of_failure(request, reason, message, now=self.clock.now(), attempt=attempt)
         result.start_time.CopyFrom(to_timestamp(now))
+        host.timeline.write(result)
         return Ran(result)
 
     def _of_outcome(self, request: InvocationRequest, outcome: Outcome, attempt: int) -> Ran:

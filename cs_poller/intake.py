@@ -19,6 +19,7 @@ from cs_core.config import LimitSettings
 from cs_core.errors import CodeSousError, TooLargeError, UnavailableError
 from cs_core.iam.allow import check_allowlist
 from cs_core.store.resolve import Resolver
+from cs_core.trace_context import TRACEPARENT, TRACESTATE, TraceContext, from_metadata, new_trace
 
 from .codec import decode_input
 
@@ -92,6 +93,7 @@ class Intake:
         event = decode_input(task.input.data, binding.spec.codec)
         if len(event) > self._limits.http_body_bytes:
             raise TooLargeError(f"the input is {len(event)} bytes; the limit is {self._limits.http_body_bytes}")
+        trace = trace_of(task)
         return InvocationRequest(
             request_id=ids.request_id(),
             activation_id=record.activation_id,
@@ -118,4 +120,13 @@ class Intake:
             accept_time=to_timestamp(now),
             deadline=record.expire_time,
             reply_to=self._instance,
+            traceparent=trace.traceparent,
+            tracestate=trace.state,
         )
+
+
+def trace_of(task: PollForActivityTaskResponse) -> TraceContext:
+    """The trace that the workflow handed on in the activity's header, in the fields of W3C's names; else a new one."""
+    fields = task.header.fields
+    given = [(name, fields[name].data) for name in (TRACEPARENT, TRACESTATE) if name in fields]
+    return from_metadata([(name, data.decode("ascii", "replace").strip('"')) for name, data in given]) or new_trace()

@@ -13,6 +13,7 @@ from codesous.type.v1.principal_pb2 import Principal
 
 from cs_core.errors import CodeSousError
 from cs_core.iam.access import MethodRule
+from cs_core.trace_context import NO_TRACE, TraceContext
 
 # The proxy gives a transcoded answer this status and removes the header.
 HTTP_STATUS: Final = "x-cs-http-status"
@@ -32,6 +33,7 @@ class RequestContext:
     peer: str = ""
     rule: MethodRule | None = None
     request_id: str = ""
+    trace: TraceContext = NO_TRACE
     tenant: str = ""
     principal: Principal | None = None
     # Initial metadata of the answer. The chain sends it before the response, or before a stream's first message.

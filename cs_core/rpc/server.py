@@ -28,6 +28,7 @@ from cs_core.rpc.interceptors.access_log import AccessLog
 from cs_core.rpc.interceptors.intake import Intake
 from cs_core.rpc.interceptors.metrics import ApiMetrics
 from cs_core.rpc.interceptors.request_id import RequestId
+from cs_core.rpc.interceptors.trace import Trace
 from cs_core.rpc.readiness import Probe, Readiness
 from cs_core.rpc.tls import server_credentials
 from cs_core.telemetry.process_series import ProcessSeries
@@ -93,6 +94,7 @@ class RpcServer:
         chain = CallChain(
             (
                 RequestId(),
+                Trace(),
                 api_metrics,
                 AccessLog(),
                 Authentication(self._verifier),

@@ -26,6 +26,7 @@ from cs_core.schedules.rule import from_ms
 from cs_core.store.activations import ActivationStore
 from cs_core.store.resolve import Resolver
 from cs_core.submission import Submitter
+from cs_core.trace_context import new_trace
 
 _RETRY_AFTER = timedelta(seconds=1)
 _T = TypeVar("_T")
@@ -160,6 +161,7 @@ class Runs:
             event=action.payload_json or b"null",
             accept_time=to_timestamp(now),
             deadline=to_timestamp(now + timedelta(seconds=self._limits.async_age)),
+            traceparent=new_trace().traceparent,
         )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Final, Literal
 
 from codesous.gateway.v1.activation_pb2 import Activation
 from codesous.queue.v1.invocation_pb2 import InvocationRequest, InvocationResult
@@ -31,13 +31,15 @@ from cs_core.store.overdue import end_name
 from cs_core.store.run_logs import NO_LOGS, RunLogs
 from cs_core.store.scripts import load_script
 
-_SUBMIT, _BEGIN, _RENEW, _RELEASE, _APPEND_LOGS, _RETRY, _FINISH, _CANCEL = (
+_SUBMIT, _BEGIN, _RENEW, _RELEASE, _APPEND_LOGS, _RETRY, _FINISH, _CANCEL, _NOTE_DELIVERY = (
     load_script("cs_core.store", name)
-    for name in ("submit", "begin", "renew", "release", "append_logs", "retry", "finish", "cancel")
+    for name in ("submit", "begin", "renew", "release", "append_logs", "retry", "finish", "cancel", "note_delivery")
 )
 # An activation past its deadline ends at its next delivery; until then it still counts as open.
 _OPEN_SLACK_MS = 60_000
 _OPEN_STATES = (b"QUEUED", b"RUNNING")
+# What an activation tells and a list of them does not.
+_ONE_ONLY: Final = ("response", "failed_attempts", "claim_time", "deliver_time", "host_calls", "host_calls_left_out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +333,10 @@ class ActivationStore:
             case _:
                 return CancelOutcome("missing")
 
+    async def note_delivery(self, tenant: str, activation_id: str) -> None:
+        """Note that the result has reached who waited for it. Raises UnavailableError."""
+        await self._client.script(_NOTE_DELIVERY, [self._record(tenant, activation_id)], [_ms(self._clock.now())])
+
     async def get(self, tenant: str, activation_id: str) -> Activation | None:
         """Read an activation; None when there is none."""
         fields = await self._client.call("HMGET", self._record(tenant, activation_id), *FIELDS)
@@ -387,8 +393,8 @@ class ActivationStore:
         records = await asyncio.gather(*(self.get(tenant, activation_id) for _, activation_id in chosen))
         activations = [record for record in records if record is not None]
         for record in activations:
-            record.ClearField("response")
-            record.ClearField("failed_attempts")
+            for name in _ONE_ONLY:
+                record.ClearField(name)
         return activations, (chosen[-1] if len(found) > limit else None)
 
     async def logs(self, tenant: str, activation_id: str, start: int, limit: int) -> list[LogEntry]:

@@ -37,6 +37,7 @@ class InvocationServicer(InvocationServiceServicer):
                 request_id=call.request_id,
                 trigger=Trigger(api=ApiTrigger(asynchronous=asynchronous)),
                 event=event_of(request, self._limits),
+                trace=call.trace,
                 asynchronous=asynchronous,
                 idempotency_key=request.idempotency_key or call.header(IDEMPOTENCY_KEY),
             )

@@ -26,6 +26,7 @@ class WebServicer(WebServiceServicer):
             call.metadata,
             principal=call.caller,
             request_id=call.request_id,
+            trace=call.trace,
             idempotency_key=call.header(IDEMPOTENCY_KEY),
             on_activation=lambda activation_id: call.answer_header(ACTIVATION_ID, activation_id),
         )

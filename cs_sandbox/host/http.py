@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Sequence
 from typing import Any, Final
 
 from cs_sandbox.host.capability import Grants
@@ -23,10 +24,12 @@ class HttpCalls:
     `{status, statusText, url, redirected, headers: [[name, value]], text or body (base64)}`.
     """
 
-    def __init__(self, fetcher: Fetcher, tenant: str, grants: Grants) -> None:
+    def __init__(self, fetcher: Fetcher, tenant: str, grants: Grants, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """`headers` go with every request that has none of their names; names in lower case."""
         self._fetcher = fetcher
         self._tenant = tenant
         self._grants = grants
+        self._headers = tuple(headers)
         self._fetches: dict[int, asyncio.Task[FetchAnswer]] = {}
 
     async def call(self, operation: str, arguments: list[Any]) -> Any:
@@ -37,7 +40,7 @@ class HttpCalls:
                 task.cancel()
             return None
         options = arguments[1] if len(arguments) > 1 and isinstance(arguments[1], dict) else {}
-        request = read_request(parse_url(arguments[0]), options)
+        request = read_request(parse_url(arguments[0]), options).with_headers(self._headers)
         number = options.get("id")
         return _to_json(await self._fetch(request, number if isinstance(number, int) else 0))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -51,6 +52,12 @@ class FetchRequest:
         if self.body is not None or self.method in {"POST", "PUT", "PATCH"}:
             sent.append(("content-length", str(len(self.body or b""))))
         return [(name.encode("latin-1"), text.encode("latin-1")) for name, text in sent]
+
+    def with_headers(self, headers: Sequence[tuple[str, str]]) -> FetchRequest:
+        """The request with headers added whose names it does not have yet."""
+        names = {name for name, _ in self.headers}
+        more = tuple(header for header in headers if header[0] not in names)
+        return replace(self, headers=self.headers + more) if more else self
 
     def redirected(self, status: int, location: str) -> FetchRequest:
         """The request that a redirect makes of this one. Raises HostCallError for a location that is no URL."""

@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -49,13 +49,20 @@ async def open_calls() -> AsyncIterator[Open]:
     """Gives the fetches of a tenant."""
     fetchers: list[Fetcher] = []
 
-    def make(*, tenant: str = "t_alpha0", seconds: float = 20, ca_file: str = "", fetches: int = 256) -> HttpCalls:
+    def make(
+        *,
+        tenant: str = "t_alpha0",
+        seconds: float = 20,
+        ca_file: str = "",
+        fetches: int = 256,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> HttpCalls:
         rules = EgressRules(parse_networks([LOOPBACK]))
         fetchers.append(Fetcher(rules, FetchLimits(fetches, LIMIT), Names(), ca_file))
         timeout = Duration()
         timeout.FromTimedelta(datetime.timedelta(seconds=seconds))
         http = HttpCapability(allow_hosts=[LOOPBACK, "*.test"], timeout=timeout)
-        return HttpCalls(fetchers[-1], tenant, Grants(Capabilities(http=http)))
+        return HttpCalls(fetchers[-1], tenant, Grants(Capabilities(http=http)), headers)
 
     yield make
     for fetcher in fetchers:
@@ -96,6 +103,15 @@ async def test_a_request_arrives_as_it_was_asked_for(open_calls: Open) -> None:
     assert (answer["status"], answer["statusText"], answer["text"]) == (200, "Told", "ok")
     assert ("x-odd", "\xe9") in answer["headers"]
     assert [value for name, value in answer["headers"] if name == "set-cookie"] == ["a=1", "b=2"]
+
+
+async def test_the_trace_goes_along_unless_user_code_sends_one_of_its_own(open_calls: Open) -> None:
+    calls = open_calls(headers=[("traceparent", "ours"), ("tracestate", "a=1")])
+    async with web_server(echo) as web:
+        await fetch(calls, f"http://a.test:{web.port}/")
+        await fetch(calls, f"http://a.test:{web.port}/", headers=[["Traceparent", "theirs"]])
+    assert [request.header("traceparent") for request in web.requests] == ["ours", "theirs"]
+    assert [request.header("tracestate") for request in web.requests] == ["a=1", "a=1"]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from cs_core.store.activations import ActivationStore
 from cs_core.store.client import KvClient
 from cs_core.store.members import MemberStore
 from cs_core.store.resolve import Resolver
+from cs_core.trace_context import parse
 from cs_core.waiters import Waiters
 from cs_gateway.activations import Activations
 from cs_gateway.gate import Gate
@@ -46,6 +47,8 @@ from tests.support.waiting import wait_until
 
 TENANT, SPACE, NAME = "t_alpha0", "default", "hello"
 PARTITIONS = 4
+TRACE = parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "vendor=1")
+assert TRACE is not None
 PRINCIPAL = Principal(subject="ada", tenant=TENANT, roles=["admin"])
 SLACK = timedelta(milliseconds=250)
 
@@ -92,6 +95,7 @@ class Gateway:
                 request_id="req_1",
                 trigger=Trigger(api=ApiTrigger()),
                 event=fields.pop("event", b"1"),
+                trace=fields.pop("trace", TRACE),
                 **fields,
             )
         )
@@ -216,7 +220,9 @@ async def test_one_key_with_another_body_is_a_conflict_and_never_reaches_the_que
 async def test_a_key_whose_first_publisher_died_is_published_by_the_repeat(gateway: Gateway) -> None:
     """The record is there and no message: what a gateway leaves that dies between the two."""
     prepared = gateway.invocations._ingress.prepare(
-        Invocation(Target(TENANT, SPACE, NAME, "live"), PRINCIPAL, "req_1", Trigger(), b"1", idempotency_key="k"),
+        Invocation(
+            Target(TENANT, SPACE, NAME, "live"), PRINCIPAL, "req_1", Trigger(), b"1", TRACE, idempotency_key="k"
+        ),
         await Resolver(gateway.client).resolve(TENANT, SPACE, NAME, "live"),
     )
     await gateway.store.submit(prepared.request, hashlib.sha256(b"1").digest())

@@ -30,6 +30,7 @@ from cs_core.store.activations import ActivationStore
 from cs_core.store.client import KvClient
 from cs_core.store.resolve import Resolver
 from cs_core.store.slots import SlotStore
+from cs_core.trace_context import new_trace
 from cs_core.waiters import Waiters
 from cs_gateway.ingress import Ingress, Invocation, Target
 from cs_gateway.invocations import Invocations
@@ -90,6 +91,7 @@ class Front:
                 request_id=request_id(),
                 trigger=Trigger(api=ApiTrigger(asynchronous=bool(fields.get("asynchronous")))),
                 event=json.dumps(event).encode(),
+                trace=new_trace(),
                 **fields,
             )
         )

@@ -112,6 +112,7 @@ def test_the_context_says_who_what_why_and_until_when() -> None:
         "trigger": {"kind": "api", "asynchronous": True},
         "principal": {"subject": "me", "tenant": "t_abcdef", "roles": ["dev"], "scopes": []},
         "attempt": 2,
+        "traceparent": "",
     }
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+from cadence.api.v1.service_worker_pb2 import PollForActivityTaskResponse
 from codesous.queue.v1.invocation_pb2 import InvocationResult
 from codesous.storage.v1.worker_binding_pb2 import CadenceTaskRecord
 from codesous.type.v1.activation_status_pb2 import ActivationStatus
@@ -21,6 +22,7 @@ from cs_core.errors import CadenceRefusedError, CodeSousError, UnavailableError
 from cs_poller.answers import Canceled, Completed, Failed, answer_of
 from cs_poller.codec import BodyError, decode_input, encode_result
 from cs_poller.heartbeats import Pulse
+from cs_poller.intake import trace_of
 from cs_poller.metrics import Metrics
 from cs_poller.permits import Permits
 from cs_poller.poll_loop import PollLoop
@@ -241,3 +243,17 @@ async def test_the_latest_heartbeat_is_sent_when_the_interval_allows() -> None:
     assert sent == [b"1", b"49", b"last"]
     # A cancel is passed on once, however often Cadence says it.
     assert (asked, gone) == (1, 1)
+
+
+def test_a_workflow_hands_its_trace_on_in_the_activitys_header() -> None:
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    header = f"00-{trace_id}-00f067aa0ba902b7-01".encode()
+    for data in (header, b'"' + header + b'"'):
+        task = PollForActivityTaskResponse()
+        task.header.fields["traceparent"].data = data
+        task.header.fields["tracestate"].data = b"a=1"
+        trace = trace_of(task)
+        assert (trace.trace_id, trace.state) == (trace_id, "a=1")
+    task.header.fields["traceparent"].data = b"\xff"
+    assert trace_of(task).trace_id not in (trace_id, trace_of(task).trace_id)
+    assert trace_of(PollForActivityTaskResponse()).trace_id != trace_id

@@ -7,6 +7,7 @@ from codesous.type.v1 import activation_status_pb2 as _activation_status_pb2
 from codesous.type.v1 import attempt_pb2 as _attempt_pb2
 from codesous.type.v1 import function_ref_pb2 as _function_ref_pb2
 from codesous.type.v1 import function_response_pb2 as _function_response_pb2
+from codesous.type.v1 import host_call_pb2 as _host_call_pb2
 from codesous.type.v1 import invocation_error_pb2 as _invocation_error_pb2
 from codesous.type.v1 import principal_pb2 as _principal_pb2
 from codesous.type.v1 import trigger_pb2 as _trigger_pb2
@@ -47,6 +48,11 @@ class Activation(_message.Message):
     FAILED_ATTEMPTS_FIELD_NUMBER: _builtins.int
     NEXT_TIME_FIELD_NUMBER: _builtins.int
     REDRIVE_OF_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    CLAIM_TIME_FIELD_NUMBER: _builtins.int
+    DELIVER_TIME_FIELD_NUMBER: _builtins.int
+    HOST_CALLS_FIELD_NUMBER: _builtins.int
+    HOST_CALLS_LEFT_OUT_FIELD_NUMBER: _builtins.int
     activation_id: _builtins.str
     """Its id: a UUID."""
     status: _activation_status_pb2.ActivationStatus.ValueType
@@ -55,6 +61,10 @@ class Activation(_message.Message):
     """Id of the request that caused it."""
     attempt: _builtins.int
     """Runs begun so far. More than 1 only after a crash or a retry."""
+    trace_id: _builtins.str
+    """The trace that it belongs to: 32 hexadecimal digits, those of the caller's `traceparent` where it gave one."""
+    host_calls_left_out: _builtins.int
+    """Host calls beyond those in `host_calls`."""
     @_builtins.property
     def function(self) -> _function_ref_pb2.FunctionRef:
         """What ran."""
@@ -99,6 +109,18 @@ class Activation(_message.Message):
     def redrive_of(self) -> _attempt_pb2.Lineage:
         """The dead letter that it runs again. Absent: none."""
 
+    @_builtins.property
+    def claim_time(self) -> _timestamp_pb2.Timestamp:
+        """When its latest run was claimed by an invoker; `start_time` comes after the wait for a cell. Not in lists."""
+
+    @_builtins.property
+    def deliver_time(self) -> _timestamp_pb2.Timestamp:
+        """When its result reached the process that waited for it. Absent: nobody waited, or not yet. Not in lists."""
+
+    @_builtins.property
+    def host_calls(self) -> _containers.RepeatedCompositeFieldContainer[_host_call_pb2.HostCall]:
+        """The host calls of its last run, in the order in which they began; the first 64. Not in lists."""
+
     def __init__(
         self,
         *,
@@ -117,10 +139,15 @@ class Activation(_message.Message):
         failed_attempts: _abc.Iterable[_attempt_pb2.Attempt] | None = ...,
         next_time: _timestamp_pb2.Timestamp | None = ...,
         redrive_of: _attempt_pb2.Lineage | None = ...,
+        trace_id: _builtins.str = ...,
+        claim_time: _timestamp_pb2.Timestamp | None = ...,
+        deliver_time: _timestamp_pb2.Timestamp | None = ...,
+        host_calls: _abc.Iterable[_host_call_pb2.HostCall] | None = ...,
+        host_calls_left_out: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "end_time", b"end_time", "error", b"error", "function", b"function", "next_time", b"next_time", "principal", b"principal", "redrive_of", b"redrive_of", "response", b"response", "start_time", b"start_time", "trigger", b"trigger"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "claim_time", b"claim_time", "deliver_time", b"deliver_time", "end_time", b"end_time", "error", b"error", "function", b"function", "next_time", b"next_time", "principal", b"principal", "redrive_of", b"redrive_of", "response", b"response", "start_time", b"start_time", "trigger", b"trigger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "activation_id", b"activation_id", "attempt", b"attempt", "end_time", b"end_time", "error", b"error", "failed_attempts", b"failed_attempts", "function", b"function", "next_time", b"next_time", "principal", b"principal", "redrive_of", b"redrive_of", "request_id", b"request_id", "response", b"response", "start_time", b"start_time", "status", b"status", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "activation_id", b"activation_id", "attempt", b"attempt", "claim_time", b"claim_time", "deliver_time", b"deliver_time", "end_time", b"end_time", "error", b"error", "failed_attempts", b"failed_attempts", "function", b"function", "host_calls", b"host_calls", "host_calls_left_out", b"host_calls_left_out", "next_time", b"next_time", "principal", b"principal", "redrive_of", b"redrive_of", "request_id", b"request_id", "response", b"response", "start_time", b"start_time", "status", b"status", "trace_id", b"trace_id", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,13 +26,14 @@ from codesous.type.v1 import activation_status_pb2 as codesous_dot_type_dot_v1_d
 from codesous.type.v1 import attempt_pb2 as codesous_dot_type_dot_v1_dot_attempt__pb2
 from codesous.type.v1 import function_ref_pb2 as codesous_dot_type_dot_v1_dot_function__ref__pb2
 from codesous.type.v1 import function_response_pb2 as codesous_dot_type_dot_v1_dot_function__response__pb2
+from codesous.type.v1 import host_call_pb2 as codesous_dot_type_dot_v1_dot_host__call__pb2
 from codesous.type.v1 import invocation_error_pb2 as codesous_dot_type_dot_v1_dot_invocation__error__pb2
 from codesous.type.v1 import principal_pb2 as codesous_dot_type_dot_v1_dot_principal__pb2
 from codesous.type.v1 import trigger_pb2 as codesous_dot_type_dot_v1_dot_trigger__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"codesous/queue/v1/invocation.proto\x12\x11\x63odesous.queue.v1\x1a(codesous/type/v1/activation_status.proto\x1a\x1e\x63odesous/type/v1/attempt.proto\x1a#codesous/type/v1/function_ref.proto\x1a(codesous/type/v1/function_response.proto\x1a\'codesous/type/v1/invocation_error.proto\x1a codesous/type/v1/principal.proto\x1a\x1e\x63odesous/type/v1/trigger.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x03\n\x11InvocationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12/\n\x08\x66unction\x18\x03 \x01(\x0b\x32\x1d.codesous.type.v1.FunctionRef\x12*\n\x07trigger\x18\x04 \x01(\x0b\x32\x19.codesous.type.v1.Trigger\x12.\n\tprincipal\x18\x05 \x01(\x0b\x32\x1b.codesous.type.v1.Principal\x12\r\n\x05\x65vent\x18\x06 \x01(\x0c\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08reply_to\x18\t \x01(\t\x12\x19\n\rretry_attempt\x18\n \x01(\rB\x02\x18\x01\x12-\n\nredrive_of\x18\x0b \x01(\x0b\x32\x19.codesous.type.v1.Lineage\"\xed\x02\n\x10InvocationResult\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x32\n\x06status\x18\x04 \x01(\x0e\x32\".codesous.type.v1.ActivationStatus\x12\x34\n\x08response\x18\x05 \x01(\x0b\x32\".codesous.type.v1.FunctionResponse\x12\x30\n\x05\x65rror\x18\x06 \x01(\x0b\x32!.codesous.type.v1.InvocationError\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\t \x01(\r\x12\x13\n\x0b\x64\x65\x61\x64_letter\x18\n \x01(\x08\"u\n\x11\x41\x63tivityHeartbeat\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x03 \x01(\x0c\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"V\n\rCancelRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"codesous/queue/v1/invocation.proto\x12\x11\x63odesous.queue.v1\x1a(codesous/type/v1/activation_status.proto\x1a\x1e\x63odesous/type/v1/attempt.proto\x1a#codesous/type/v1/function_ref.proto\x1a(codesous/type/v1/function_response.proto\x1a codesous/type/v1/host_call.proto\x1a\'codesous/type/v1/invocation_error.proto\x1a codesous/type/v1/principal.proto\x1a\x1e\x63odesous/type/v1/trigger.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbe\x03\n\x11InvocationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12/\n\x08\x66unction\x18\x03 \x01(\x0b\x32\x1d.codesous.type.v1.FunctionRef\x12*\n\x07trigger\x18\x04 \x01(\x0b\x32\x19.codesous.type.v1.Trigger\x12.\n\tprincipal\x18\x05 \x01(\x0b\x32\x1b.codesous.type.v1.Principal\x12\r\n\x05\x65vent\x18\x06 \x01(\x0c\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08reply_to\x18\t \x01(\t\x12\x19\n\rretry_attempt\x18\n \x01(\rB\x02\x18\x01\x12-\n\nredrive_of\x18\x0b \x01(\x0b\x32\x19.codesous.type.v1.Lineage\x12\x13\n\x0btraceparent\x18\x0c \x01(\t\x12\x12\n\ntracestate\x18\r \x01(\t\"\xba\x03\n\x10InvocationResult\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x32\n\x06status\x18\x04 \x01(\x0e\x32\".codesous.type.v1.ActivationStatus\x12\x34\n\x08response\x18\x05 \x01(\x0b\x32\".codesous.type.v1.FunctionResponse\x12\x30\n\x05\x65rror\x18\x06 \x01(\x0b\x32!.codesous.type.v1.InvocationError\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61ttempt\x18\t \x01(\r\x12\x13\n\x0b\x64\x65\x61\x64_letter\x18\n \x01(\x08\x12.\n\nhost_calls\x18\x0b \x03(\x0b\x32\x1a.codesous.type.v1.HostCall\x12\x1b\n\x13host_calls_left_out\x18\x0c \x01(\r\"u\n\x11\x41\x63tivityHeartbeat\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x03 \x01(\x0c\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"V\n\rCancelRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\ractivation_id\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,12 +42,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INVOCATIONREQUEST'].fields_by_name['retry_attempt']._loaded_options = None
   _globals['_INVOCATIONREQUEST'].fields_by_name['retry_attempt']._serialized_options = b'\030\001'
-  _globals['_INVOCATIONREQUEST']._serialized_start=351
-  _globals['_INVOCATIONREQUEST']._serialized_end=756
-  _globals['_INVOCATIONRESULT']._serialized_start=759
-  _globals['_INVOCATIONRESULT']._serialized_end=1124
-  _globals['_ACTIVITYHEARTBEAT']._serialized_start=1126
-  _globals['_ACTIVITYHEARTBEAT']._serialized_end=1243
-  _globals['_CANCELREQUEST']._serialized_start=1245
-  _globals['_CANCELREQUEST']._serialized_end=1331
+  _globals['_INVOCATIONREQUEST']._serialized_start=385
+  _globals['_INVOCATIONREQUEST']._serialized_end=831
+  _globals['_INVOCATIONRESULT']._serialized_start=834
+  _globals['_INVOCATIONRESULT']._serialized_end=1276
+  _globals['_ACTIVITYHEARTBEAT']._serialized_start=1278
+  _globals['_ACTIVITYHEARTBEAT']._serialized_end=1395
+  _globals['_CANCELREQUEST']._serialized_start=1397
+  _globals['_CANCELREQUEST']._serialized_end=1483
 # @@protoc_insertion_point(module_scope)

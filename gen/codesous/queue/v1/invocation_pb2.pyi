@@ -7,12 +7,15 @@ from codesous.type.v1 import activation_status_pb2 as _activation_status_pb2
 from codesous.type.v1 import attempt_pb2 as _attempt_pb2
 from codesous.type.v1 import function_ref_pb2 as _function_ref_pb2
 from codesous.type.v1 import function_response_pb2 as _function_response_pb2
+from codesous.type.v1 import host_call_pb2 as _host_call_pb2
 from codesous.type.v1 import invocation_error_pb2 as _invocation_error_pb2
 from codesous.type.v1 import principal_pb2 as _principal_pb2
 from codesous.type.v1 import trigger_pb2 as _trigger_pb2
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -46,6 +49,8 @@ class InvocationRequest(_message.Message):
     REPLY_TO_FIELD_NUMBER: _builtins.int
     RETRY_ATTEMPT_FIELD_NUMBER: _builtins.int
     REDRIVE_OF_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    TRACESTATE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Id of the request that caused it: `req_` and a ULID. Results are matched by it."""
     activation_id: _builtins.str
@@ -64,6 +69,10 @@ class InvocationRequest(_message.Message):
     def retry_attempt(self, value: _builtins.int) -> None:
         """Not used: the activation's record counts its runs."""
 
+    traceparent: _builtins.str
+    """The trace that it belongs to and the span that caused it, as the W3C header `traceparent`. Empty: none."""
+    tracestate: _builtins.str
+    """What tracing systems added to it, as the W3C header `tracestate`; at most 512 characters. May be empty."""
     @_builtins.property
     def function(self) -> _function_ref_pb2.FunctionRef:
         """What to run."""
@@ -102,10 +111,12 @@ class InvocationRequest(_message.Message):
         reply_to: _builtins.str = ...,
         retry_attempt: _builtins.int = ...,
         redrive_of: _attempt_pb2.Lineage | None = ...,
+        traceparent: _builtins.str = ...,
+        tracestate: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "deadline", b"deadline", "function", b"function", "principal", b"principal", "redrive_of", b"redrive_of", "trigger", b"trigger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "activation_id", b"activation_id", "deadline", b"deadline", "event", b"event", "function", b"function", "principal", b"principal", "redrive_of", b"redrive_of", "reply_to", b"reply_to", "request_id", b"request_id", "retry_attempt", b"retry_attempt", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "activation_id", b"activation_id", "deadline", b"deadline", "event", b"event", "function", b"function", "principal", b"principal", "redrive_of", b"redrive_of", "reply_to", b"reply_to", "request_id", b"request_id", "retry_attempt", b"retry_attempt", "traceparent", b"traceparent", "tracestate", b"tracestate", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -127,6 +138,8 @@ class InvocationResult(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_FIELD_NUMBER: _builtins.int
+    HOST_CALLS_FIELD_NUMBER: _builtins.int
+    HOST_CALLS_LEFT_OUT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Id of the request that caused the activation."""
     activation_id: _builtins.str
@@ -139,6 +152,8 @@ class InvocationResult(_message.Message):
     """Runs of the activation up to this result, from 1; more than 1 only after a crash or a retry."""
     dead_letter: _builtins.bool
     """Whether the request was given up and is kept as a dead letter."""
+    host_calls_left_out: _builtins.int
+    """Host calls beyond those in `host_calls`."""
     @_builtins.property
     def response(self) -> _function_response_pb2.FunctionResponse:
         """The function's response. Set when `status` is SUCCESS."""
@@ -155,6 +170,10 @@ class InvocationResult(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When the activation reached its terminal state."""
 
+    @_builtins.property
+    def host_calls(self) -> _containers.RepeatedCompositeFieldContainer[_host_call_pb2.HostCall]:
+        """The host calls of the run that gave this result, in the order in which they began; the first 64."""
+
     def __init__(
         self,
         *,
@@ -168,10 +187,12 @@ class InvocationResult(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         attempt: _builtins.int = ...,
         dead_letter: _builtins.bool = ...,
+        host_calls: _abc.Iterable[_host_call_pb2.HostCall] | None = ...,
+        host_calls_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "error", b"error", "response", b"response", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_id", b"activation_id", "attempt", b"attempt", "dead_letter", b"dead_letter", "end_time", b"end_time", "error", b"error", "request_id", b"request_id", "response", b"response", "start_time", b"start_time", "status", b"status", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation_id", b"activation_id", "attempt", b"attempt", "dead_letter", b"dead_letter", "end_time", b"end_time", "error", b"error", "host_calls", b"host_calls", "host_calls_left_out", b"host_calls_left_out", "request_id", b"request_id", "response", b"response", "start_time", b"start_time", "status", b"status", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
