@@ -65,13 +65,18 @@ def targets(addresses: Sequence[str], data_dir: Path | None) -> list[Target]:
     return [found[name] for name in NAMES if name in found]
 
 
+def long_name(process: str) -> str:
+    """The name as `cs status` shows it, of a short one (`invoker`); any other stays as it is."""
+    return _SHORT.get(process, process)
+
+
 def named(process: str, addresses: Sequence[str], data_dir: Path | None) -> Target:
     """The one process of that name, short (`invoker`) or long. Processes that were given by address say who they are.
 
     Raises:
         CommandError: there is no such process, or no stack runs.
     """
-    name = _SHORT.get(process, process)
+    name = long_name(process)
     for target in targets(addresses, data_dir):
         service = target.name
         if service == target.address:

@@ -1,8 +1,9 @@
-"""`cs up`, `down`, `status`, `logs`: the embedded stack."""
+"""`cs up`, `down`, `restart`, `status`, `logs`: the embedded stack."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from cs_cli.output import OUT
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands to the top level."""
-    for command in (up, down, status, logs):
+    for command in (up, down, restart, status, logs):
         app.command()(command)
 
 
@@ -57,6 +58,39 @@ def down(data_dir: DataDir = None, json: Json = False) -> None:
         OUT.data({"data_dir": str(folders.root), "stopped": stopped})
     else:
         OUT.line("[green]stopped[/green]" if stopped else f"nothing runs on {folders.root}")
+
+
+def restart(
+    processes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PROCESS...]", help="For example invoker, or cs-invoker-pool. None: every service."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0, max=3600, help="Longest wait for the work of each, in seconds.")
+    ] = 30.0,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Restart services one after the other, each drained first, while the others go on."""
+    from cs_cli.processes import long_name
+    from cs_cli.stack.folders import Folders, find_data_dir
+    from cs_cli.stack.restart import ORDER
+    from cs_cli.stack.restart import restart as restart_one
+
+    names = [long_name(process) for process in processes or ORDER]
+    for name in names:
+        if name not in ORDER:
+            raise CommandError("CS_VALIDATION_FIELD", f"process: must be one of {', '.join(ORDER)}")
+    folders = Folders(find_data_dir(data_dir))
+    done = []
+    for name in names:
+        restarted = restart_one(folders, name, timeout)
+        done.append(asdict(restarted))
+        if not OUT.json:
+            how = " [yellow](killed: it did not end in time)[/yellow]" if restarted.killed else ""
+            OUT.line(f"[green]restarted[/green] {name} in {restarted.seconds:.1f} s{how}")
+    if OUT.json:
+        OUT.data({"data_dir": str(folders.root), "restarted": done})
 
 
 def status(data_dir: DataDir = None, json: Json = False) -> None:

@@ -21,6 +21,8 @@ _LOG_MAX: Final = 10 * 1024 * 1024
 _BACKOFF_FIRST, _BACKOFF_LAST = 0.2, 5.0
 # A child that lived this long died of something new: begin with the shortest wait again.
 _STEADY: Final = 30.0
+GRACE: Final = 15.0
+"""Time to end by itself after SIGTERM, in seconds, unless a part has its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class ChildSpec:
     command: Sequence[str]
     log: Path
     port: int = 0
-    grace: float = 15.0
+    grace: float = GRACE
 
 
 class Child:
