@@ -53,7 +53,8 @@ def test_by_rest(mesh: Mesh, greet: str, ref: str) -> None:
     assert activation["status"] == "ACTIVATION_STATUS_SUCCESS"
     assert activation["response"]["body"] == HELLO
     read = mesh.rest("GET", f"/activations/{activation['activation_id']}").json()["activation"]
-    assert read == activation
+    # When it was claimed and delivered is on the record alone: the caller has its answer before the latter is known.
+    assert {field: read[field] for field in read if field not in ("claim_time", "deliver_time")} == activation
 
 
 @pytest.mark.parametrize("ref", ["live", "1"])
