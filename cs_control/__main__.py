@@ -73,6 +73,7 @@ from cs_core.store.worker_reports import WorkerReportStore
 from cs_core.submission import Submitter
 from cs_core.telemetry.backlog import BacklogSeries, BacklogView, summarize
 from cs_core.telemetry.log_level import LogLevel
+from cs_core.telemetry.spans import trace_starter
 from cs_sandbox import CellPool, PoolSettings
 
 SERVICE = "cs-control"
@@ -145,7 +146,7 @@ def schedule_service(settings: Settings, client: KvClient, queue: Queue, clock: 
     """Put the service of schedules together."""
     limits, resolver = settings.limits, Resolver(client)
     activations = ActivationStore(client, settings.store.partitions, clock, timedelta(seconds=limits.activation_ttl))
-    runs = Runs(resolver, activations, Submitter(activations, queue), limits, clock)
+    runs = Runs(resolver, activations, Submitter(activations, queue), limits, clock, trace_starter(settings.telemetry))
     store, shards = ScheduleStore(client), ShardStore(client, settings.scheduler.shards, settings.scheduler.history)
     schedules = Schedules(store, shards, Placing(store, shards, clock), resolver, runs, clock)
     return Service(

@@ -319,6 +319,27 @@ class LogSettings(Section):
     format: Literal["json", "console"] = Field("json", description="One JSON object a line, or text for people.")
 
 
+class TelemetrySettings(Section):
+    """Traces. Their ids are always handed on and logged; spans are sent where a collector is named."""
+
+    otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="Collector of spans, by OTLP over gRPC: http://HOST:4317, or https:// with TLS. Empty: none. "
+        "Headers and certificates are taken from the variables OTEL_EXPORTER_OTLP_* of the environment.",
+    )
+    sample_ratio: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the traces that begin here whose spans are sent. A caller's trace is sent if the caller "
+        "records it.",
+    )
+    export_interval: float = Field(
+        5.0, gt=0, le=300, description="Longest wait of a span before it is sent, in seconds."
+    )
+
+
 class AuditSettings(Section):
     """The ledger of mutations, and the relay to it. The mutation log itself is always written."""
 
@@ -354,6 +375,7 @@ class Settings(Section):
     egress: EgressSettings = Field(default_factory=EgressSettings)
     secrets: SecretSettings = Field(default_factory=SecretSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     audit: AuditSettings = Field(default_factory=AuditSettings)
     control: ProcessSettings = Field(default_factory=ProcessSettings)
     gateway: ProcessSettings = Field(default_factory=ProcessSettings)

@@ -41,6 +41,7 @@ from cs_core.store.members import MemberStore
 from cs_core.store.resolve import Resolver
 from cs_core.store.versions import VersionStore
 from cs_core.telemetry.log_level import LogLevel
+from cs_core.telemetry.spans import trace_starter
 from cs_core.waiters import Waiters
 from cs_gateway.activations import Activations
 from cs_gateway.dead_letters import DeadLetters
@@ -129,7 +130,7 @@ def assemble(
         services,
         waiters,
         (peers.run, depths.run),
-        DeadLetters(queue, store, VersionStore(client), limits, clock),
+        DeadLetters(queue, store, VersionStore(client), limits, clock, trace_starter(settings.telemetry)),
         (resolver.cache,),
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
 
 from codesous.admin.v1.dead_letter_pb2 import DeadLetterFilter, Redrive
@@ -27,7 +27,7 @@ from cs_core.errors import ConflictError, NotFoundError
 from cs_core.store.activations import ActivationStore
 from cs_core.store.versions import VersionStore
 from cs_core.submission import Submitter
-from cs_core.trace_context import new_trace
+from cs_core.trace_context import TraceContext, new_trace
 
 _PAGE = 200
 
@@ -36,13 +36,20 @@ class DeadLetters:
     """The dead letters of `cs.invoke`."""
 
     def __init__(
-        self, queue: Queue, activations: ActivationStore, versions: VersionStore, limits: LimitSettings, clock: Clock
+        self,
+        queue: Queue,
+        activations: ActivationStore,
+        versions: VersionStore,
+        limits: LimitSettings,
+        clock: Clock,
+        start_trace: Callable[[], TraceContext] = new_trace,
     ) -> None:
         self._queue = queue
         self._submitter = Submitter(activations, queue)
         self._versions = versions
         self._stay = timedelta(seconds=limits.async_age)
         self._clock = clock
+        self._start_trace = start_trace
 
     async def find(
         self, chosen: DeadLetterFilter, *, after: tuple[int, str] | None, limit: int
@@ -120,7 +127,7 @@ class DeadLetters:
         request.activation_id = ids.activation_id_from(ref.tenant, "redrive", letter.id, str(len(letter.redrives)))
         request.request_id = ids.request_id()
         request.reply_to = ""
-        request.traceparent, request.tracestate = new_trace().traceparent, ""
+        request.traceparent, request.tracestate = self._start_trace().traceparent, ""
         if version:
             ref.version, ref.ref = version, str(version)
         if await self._versions.get(ref.tenant, ref.namespace, ref.function, ref.version) is None:

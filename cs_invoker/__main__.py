@@ -28,6 +28,7 @@ from cs_core.store.slots import SlotStore
 from cs_core.store.userkv import KvQuota, UserKvStore
 from cs_core.store.versions import VersionStore
 from cs_core.telemetry.log_level import LogLevel
+from cs_core.telemetry.spans import open_spans
 from cs_invoker.assembly import Backends, assemble
 from cs_invoker.bundle_cache import BundleCache
 from cs_invoker.cells import list_cells
@@ -55,7 +56,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry, lo
     client = KvClient(settings.store.url, settings.store.timeout)
     queue = open_queue(settings, client)
     fetcher = open_fetcher(**settings.egress.model_dump())
-    metrics = Metrics(registry)
+    metrics, spans = Metrics(registry), open_spans(settings.telemetry, SERVICE, instance)
     pool = CellPool(
         PoolSettings(
             cells_max=sandbox.cells,
@@ -100,6 +101,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry, lo
             secrets=open_secrets(settings.secrets, SecretStore(client)),
             metrics=metrics,
             clock=clock,
+            spans=spans,
             open_lessors=open_lessors,
         ),
         instance,
@@ -133,6 +135,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry, lo
         probes={"store": client.ping, "codeq": queue.ping, "sandbox": pool.probe},
         clock=clock,
         registry=registry,
+        spans=spans,
     )
     try:
         async with reporting.running(), asyncio.TaskGroup() as group:
@@ -140,6 +143,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry, lo
             await server.serve_until(stopping)
             invoker.stop()
     finally:
+        await asyncio.to_thread(spans.close)
         await pool.close()
         await fetcher.close()
         await queue.close()

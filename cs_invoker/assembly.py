@@ -14,6 +14,7 @@ from cs_core.store.activations import ActivationStore
 from cs_core.store.overdue import OverdueStore
 from cs_core.store.slots import SlotStore
 from cs_core.store.userkv import UserKvStore
+from cs_core.telemetry.spans import Spans
 from cs_sandbox.host.fetch import Fetcher
 
 from .cancellations import Cancellations
@@ -33,6 +34,7 @@ from .renewal import OpenLessors, RenewalThread
 from .results import Sizes
 from .runner import Cells, Code, Runner
 from .slots import Slots
+from .tracing import Tracing
 
 BATCH = 16
 RECEIVE_WAIT = timedelta(seconds=1)
@@ -55,6 +57,7 @@ class Backends:
     secrets: Secrets
     metrics: Metrics
     clock: Clock
+    spans: Spans
     open_lessors: OpenLessors
 
 
@@ -97,6 +100,7 @@ def assemble(settings: Settings, backends: Backends, instance: str, *, at_gap: A
         inflight=inflight,
         metrics=backends.metrics,
         clock=backends.clock,
+        tracing=Tracing(backends.spans),
     )
     policy = Policy(lengths, settings.codeq.max_deliveries, RETRY_DELAY, settings.limits.log_bytes)
     execution = Execution(parts, policy, instance, at_gap=at_gap)

@@ -54,6 +54,7 @@ from .persistence import persist
 from .runner import Ran, Runner
 from .slots import Slots
 from .suspects import Suspects
+from .tracing import Tracing
 
 _log = structlog.get_logger(__name__)
 
@@ -87,6 +88,7 @@ class Parts:
     inflight: Inflight
     metrics: Metrics
     clock: Clock
+    tracing: Tracing
     source: random.Random = field(default_factory=random.Random)
     """Of the jitter of retries."""
 
@@ -134,12 +136,15 @@ class Execution:
             return
         self._parts.metrics.observe_lag(envelope, self._parts.clock.now())
         ref = request.function
-        with structlog.contextvars.bound_contextvars(
-            request_id=request.request_id,
-            activation_id=request.activation_id,
-            tenant=ref.tenant,
-            function=ref.function,
-            trace_id=trace_id_of(request.traceparent),
+        with (
+            self._parts.tracing.processing(request),
+            structlog.contextvars.bound_contextvars(
+                request_id=request.request_id,
+                activation_id=request.activation_id,
+                tenant=ref.tenant,
+                function=ref.function,
+                trace_id=trace_id_of(request.traceparent),
+            ),
         ):
             await self._guard(delivery, request)
 
@@ -255,6 +260,7 @@ class Execution:
             ran, logs = self._not_run(request, held.begun, results.REASON_CRASH, message), NO_LOGS
         else:
             ran, logs = await self._run(request, held, cancel)
+            self._parts.tracing.ran(ran.result)
             if ran.crashed or ran.bystander:
                 self._suspects.note(request.function.tenant, request.activation_id)
             if ran.crashed and held.begun.crashes + 1 < self._policy.max_deliveries:

@@ -27,6 +27,7 @@ from cs_core.store.worker_bindings import WorkerBindingStore
 from cs_core.store.worker_index import WorkerIndex
 from cs_core.store.worker_reports import WorkerReportStore
 from cs_core.submission import Submitter
+from cs_core.telemetry.spans import trace_starter
 from cs_core.waiters import Waiters
 
 from .frontend import Frontend
@@ -111,7 +112,7 @@ def assemble(
     frontend = Frontend(connection, cadence)
     store = CadenceTaskStore(client, partitions, instance)
     tasks = Tasks(
-        Intake(Resolver(client), limits, clock, instance),
+        Intake(Resolver(client), limits, clock, instance, trace_starter(settings.telemetry)),
         store,
         activations,
         Submitter(activations, queue),

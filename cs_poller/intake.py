@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -40,11 +41,19 @@ def activation_id_of(tenant: str, token: bytes) -> str:
 class Intake:
     """Reads tasks. `instance` is where results go."""
 
-    def __init__(self, resolver: Resolver, limits: LimitSettings, clock: Clock, instance: str) -> None:
+    def __init__(
+        self,
+        resolver: Resolver,
+        limits: LimitSettings,
+        clock: Clock,
+        instance: str,
+        start_trace: Callable[[], TraceContext] = new_trace,
+    ) -> None:
         self._resolver = resolver
         self._limits = limits
         self._clock = clock
         self._instance = instance
+        self._start_trace = start_trace
 
     async def receive(self, binding: WorkerBinding, task: PollForActivityTaskResponse) -> Received:
         """What becomes of a task. Raises UnavailableError when the store does not answer; then nothing became of it."""
@@ -93,7 +102,7 @@ class Intake:
         event = decode_input(task.input.data, binding.spec.codec)
         if len(event) > self._limits.http_body_bytes:
             raise TooLargeError(f"the input is {len(event)} bytes; the limit is {self._limits.http_body_bytes}")
-        trace = trace_of(task)
+        trace = trace_of(task) or self._start_trace()
         return InvocationRequest(
             request_id=ids.request_id(),
             activation_id=record.activation_id,
@@ -125,8 +134,8 @@ class Intake:
         )
 
 
-def trace_of(task: PollForActivityTaskResponse) -> TraceContext:
-    """The trace that the workflow handed on in the activity's header, in the fields of W3C's names; else a new one."""
+def trace_of(task: PollForActivityTaskResponse) -> TraceContext | None:
+    """The trace that the workflow handed on in the activity's header, in the fields of W3C's names; None: none."""
     fields = task.header.fields
     given = [(name, fields[name].data) for name in (TRACEPARENT, TRACESTATE) if name in fields]
-    return from_metadata([(name, data.decode("ascii", "replace").strip('"')) for name, data in given]) or new_trace()
+    return from_metadata([(name, data.decode("ascii", "replace").strip('"')) for name, data in given])

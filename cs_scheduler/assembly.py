@@ -20,6 +20,7 @@ from cs_core.store.resolve import Resolver
 from cs_core.store.schedules import ScheduleStore
 from cs_core.store.shards import ShardStore
 from cs_core.submission import Submitter
+from cs_core.telemetry.spans import trace_starter
 from cs_scheduler.gaps import AtGap, pass_gap
 from cs_scheduler.leading import Leading
 from cs_scheduler.metrics import Metrics
@@ -70,7 +71,14 @@ def assemble(
     activations = ActivationStore(
         client, settings.store.partitions, clock, timedelta(seconds=settings.limits.activation_ttl)
     )
-    runs = Runs(Resolver(client), activations, Submitter(activations, queue), settings.limits, clock)
+    runs = Runs(
+        Resolver(client),
+        activations,
+        Submitter(activations, queue),
+        settings.limits,
+        clock,
+        trace_starter(settings.telemetry),
+    )
     leading = Leading(
         MemberStore(client, GROUP),
         LeaseStore(client),

@@ -34,6 +34,8 @@ class RequestContext:
     rule: MethodRule | None = None
     request_id: str = ""
     trace: TraceContext = NO_TRACE
+    # What the caller gave: the span that caused the call.
+    caused_by: TraceContext | None = None
     tenant: str = ""
     principal: Principal | None = None
     # Initial metadata of the answer. The chain sends it before the response, or before a stream's first message.

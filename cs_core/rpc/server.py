@@ -32,6 +32,7 @@ from cs_core.rpc.interceptors.trace import Trace
 from cs_core.rpc.readiness import Probe, Readiness
 from cs_core.rpc.tls import server_credentials
 from cs_core.telemetry.process_series import ProcessSeries
+from cs_core.telemetry.spans import Spans, open_spans
 
 CHANNELZ = "grpc.channelz.v1.Channelz"
 _log = structlog.get_logger(__name__)
@@ -79,10 +80,12 @@ class RpcServer:
         clock: Clock,
         registry: CollectorRegistry,
         also_reflected: Sequence[str] = (),
+        spans: Spans | None = None,
     ) -> None:
         """Wire the server; nothing listens yet.
 
-        `also_reflected` names services of other processes that reflection lists too.
+        `also_reflected` names services of other processes that reflection lists too. `spans` is the process's own, when
+        it has more than calls to tell; it closes them itself.
 
         Raises:
             AccessRuleError: an RPC declares no access rule.
@@ -90,11 +93,13 @@ class RpcServer:
         names = [service.name for service in services]
         iam = settings.iam
         self._verifier = open_verifier(iam, clock)
+        self._closes_spans = spans is None
+        self._spans = spans or open_spans(settings.telemetry, process.service, process.instance)
         intake, api_metrics = Intake(), ApiMetrics(registry)
         chain = CallChain(
             (
                 RequestId(),
-                Trace(),
+                Trace(self._spans),
                 api_metrics,
                 AccessLog(),
                 Authentication(self._verifier),
@@ -148,6 +153,8 @@ class RpcServer:
         await self.readiness.tell()
         await self._server.stop(self._settings.drain_grace)
         await self._verifier.close()
+        if self._closes_spans:
+            await asyncio.to_thread(self._spans.close)
 
     async def serve_until(self, stopping: asyncio.Event) -> None:
         """Start, keep readiness in step until `stopping` is set, then stop."""

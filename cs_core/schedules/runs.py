@@ -26,7 +26,7 @@ from cs_core.schedules.rule import from_ms
 from cs_core.store.activations import ActivationStore
 from cs_core.store.resolve import Resolver
 from cs_core.submission import Submitter
-from cs_core.trace_context import new_trace
+from cs_core.trace_context import TraceContext, new_trace
 
 _RETRY_AFTER = timedelta(seconds=1)
 _T = TypeVar("_T")
@@ -47,12 +47,14 @@ class Runs:
         submitter: Submitter,
         limits: LimitSettings,
         clock: Clock,
+        start_trace: Callable[[], TraceContext] = new_trace,
     ) -> None:
         self._resolver = resolver
         self._activations = activations
         self._submitter = submitter
         self._limits = limits
         self._clock = clock
+        self._start_trace = start_trace
         self._lookups: dict[tuple[str, ...], asyncio.Task[Any]] = {}
 
     async def admit(self, schedule: Schedule) -> Version:
@@ -161,7 +163,7 @@ class Runs:
             event=action.payload_json or b"null",
             accept_time=to_timestamp(now),
             deadline=to_timestamp(now + timedelta(seconds=self._limits.async_age)),
-            traceparent=new_trace().traceparent,
+            traceparent=self._start_trace().traceparent,
         )
 
 

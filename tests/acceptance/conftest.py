@@ -17,6 +17,8 @@ import pytest
 from codesous.control.v1 import alias_service_pb2_grpc, function_service_pb2_grpc, version_service_pb2_grpc
 from codesous.gateway.v1 import activation_service_pb2_grpc, invocation_service_pb2_grpc, web_service_pb2_grpc
 
+from tests.support.collector import Collector, running_collector
+
 BIN = Path(sys.executable).parent
 TENANT = "t_accept1"
 OTHER_TENANT = "t_accept2"
@@ -144,10 +146,22 @@ class Stubs:
 
 
 @pytest.fixture(scope="session")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    """A mesh on free ports; everyone is logged in as the admin of the tenant."""
+def collector() -> Iterator[Collector]:
+    """Where the mesh sends its spans."""
+    with running_collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Mesh]:
+    """A mesh on free ports; everyone is logged in as the admin of the tenant. Only callers' traces are recorded."""
     mesh = Mesh(tmp_path_factory.mktemp("mesh"))
-    up = mesh.cs("up", "--detach", "--with-cadence", "--port", "0").json
+    telemetry = {
+        "CS_TELEMETRY__OTLP_ENDPOINT": collector.endpoint,
+        "CS_TELEMETRY__SAMPLE_RATIO": "0.0",
+        "CS_TELEMETRY__EXPORT_INTERVAL": "0.2",
+    }
+    up = mesh.cs("up", "--detach", "--with-cadence", "--port", "0", **telemetry).json
     mesh.url = up["api_url"]
     try:
         mesh.ports = {part["name"]: part["port"] for part in mesh.cs("status").json["parts"]}

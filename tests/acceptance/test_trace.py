@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from typing import Any
 
 import grpc
 from codesous.gateway.v1 import invocation_service_pb2
 
 from tests.acceptance.conftest import TENANT, Mesh, Stubs
+from tests.support.collector import Collector
 from tests.support.waiting import wait_until
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -111,3 +114,42 @@ def test_cs_trace_tells_where_the_time_went(mesh: Mesh) -> None:
     assert 0 < call["ms"] <= run["ms"]
     assert run["at_ms"] <= call["at_ms"]
     assert mesh.cs("trace", "0b9ff0a0-4b8b-4f6c-9c55-000000000000", expect=1).error["reason"].startswith("CS_NOT_FOUND")
+
+
+async def test_the_collector_has_one_trace_from_the_call_to_the_host_call(mesh: Mesh, collector: Collector) -> None:
+    deploy(mesh)
+    trace_id, caller = os.urandom(16).hex(), "00f067aa0ba902b7"
+    answer = mesh.rest("POST", PATH, json={"ref": "live"}, headers={"traceparent": f"00-{trace_id}-{caller}-01"})
+    assert answer.json()["activation"]["trace_id"] == trace_id
+    await wait_until(lambda: len(collector.of(trace_id)) >= 4)
+    by_name = {told.span.name: told for told in collector.of(trace_id)}
+    call, processing, run, host_call = (
+        by_name[name]
+        for name in ("codesous.gateway.v1.InvocationService/Invoke", "cs.invoke process", "run", "cs.kv.incr")
+    )
+    assert [told.service for told in (call, processing, run, host_call)] == [
+        "cs-http-gateway",
+        *["cs-invoker-pool"] * 3,
+    ]
+    assert [call.parent, processing.parent, run.parent, host_call.parent] == [caller, call.id, processing.id, run.id]
+    assert answer.headers["traceresponse"] == f"00-{trace_id}-{call.id}-01"
+    handler = json.loads(answer.json()["activation"]["response"]["body"])["traceparent"]
+    assert handler == f"00-{trace_id}-{processing.id}-01"
+    for told in (call, processing, run, host_call):
+        assert 0 < told.span.start_time_unix_nano <= told.span.end_time_unix_nano
+    assert run.span.end_time_unix_nano <= processing.span.end_time_unix_nano
+
+
+def test_what_no_caller_records_is_not_sent(mesh: Mesh, collector: Collector, greet: str) -> None:
+    unrecorded = os.urandom(16).hex()
+    headers = {"traceparent": f"00-{unrecorded}-00f067aa0ba902b7-00"}
+    path = f"/namespaces/default/functions/{greet}:invoke"
+    assert mesh.rest("POST", path, json={"ref": "live"}, headers=headers).status_code == 200
+    begun = mesh.rest("POST", path, json={"ref": "live"}).json()["activation"]["trace_id"]
+    recorded = os.urandom(16).hex()
+    mesh.rest("POST", path, json={"ref": "live"}, headers={"traceparent": f"00-{recorded}-00f067aa0ba902b7-01"})
+    deadline = time.monotonic() + 20
+    while not collector.of(recorded):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert collector.of(unrecorded) == collector.of(begun) == []

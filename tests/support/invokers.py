@@ -25,6 +25,7 @@ from cs_core.store.overdue import OverdueStore
 from cs_core.store.slots import SlotStore
 from cs_core.store.userkv import KvQuota, UserKvStore
 from cs_core.store.versions import VersionStore
+from cs_core.telemetry.spans import NoSpans
 from cs_invoker.assembly import Backends, Invoker, assemble
 from cs_invoker.bundle_cache import BundleCache
 from cs_invoker.code import StoredCode
@@ -96,6 +97,7 @@ async def running_invoker(
         secrets=open_secrets(settings.secrets),
         metrics=metrics,
         clock=clock,
+        spans=NoSpans(),
         open_lessors=open_lessors,
     )
     if pool is None:
