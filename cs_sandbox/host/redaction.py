@@ -28,8 +28,7 @@ class Redactor:
 
     def __init__(self) -> None:
         self._forms: dict[str, frozenset[str]] = {}
-        self._text: re.Pattern[str] | None = None
-        self._bytes: re.Pattern[bytes] | None = None
+        self._patterns: tuple[re.Pattern[str], re.Pattern[bytes]] | None = None
 
     def learn(self, value: str) -> None:
         """Hide this value from now on."""
@@ -38,24 +37,34 @@ class Redactor:
         self._forms[value] = frozenset(forms_of(value))
         while len(self._forms) > VALUES_MAX:
             del self._forms[next(iter(self._forms))]
-        # The longest first, so that no part of one is left beside the mark of another.
-        ordered = sorted(set().union(*self._forms.values()), key=len, reverse=True)
-        self._text = re.compile("|".join(re.escape(form) for form in ordered))
-        self._bytes = re.compile(b"|".join(re.escape(form.encode()) for form in ordered))
+        self._patterns = None
+
+    def _compiled(self) -> tuple[re.Pattern[str], re.Pattern[bytes]] | None:
+        """What finds all values in text and in bytes, made when it is first needed: a run may read many in a row."""
+        if self._patterns is None and self._forms:
+            # The longest first, so that no part of one is left beside the mark of another.
+            ordered = sorted(set().union(*self._forms.values()), key=len, reverse=True)
+            self._patterns = (
+                re.compile("|".join(re.escape(form) for form in ordered)),
+                re.compile(b"|".join(re.escape(form.encode()) for form in ordered)),
+            )
+        return self._patterns
 
     def text(self, text: str) -> str:
         """The text without secrets."""
-        return text if self._text is None else self._text.sub(MARK, text)
+        patterns = self._compiled()
+        return text if patterns is None else patterns[0].sub(MARK, text)
 
     def log(self, entry: LogEntry) -> LogEntry:
         """The log line without secrets."""
-        if self._text is None or self._text.search(entry.message) is None:
+        patterns = self._compiled()
+        if patterns is None or patterns[0].search(entry.message) is None:
             return entry
         return LogEntry(time=entry.time, level=entry.level, message=self.text(entry.message), attempt=entry.attempt)
 
     def outcome(self, outcome: Outcome) -> Outcome:
         """The outcome without secrets."""
-        if self._text is None:
+        if not self._forms:
             return outcome
         return replace(
             outcome,
@@ -84,9 +93,10 @@ class Redactor:
         )
 
     def _binary(self, body: str) -> str:
-        if self._bytes is None:
+        patterns = self._compiled()
+        if patterns is None:
             return body
-        return base64.b64encode(self._bytes.sub(MARK.encode(), base64.b64decode(body))).decode()
+        return base64.b64encode(patterns[1].sub(MARK.encode(), base64.b64decode(body))).decode()
 
 
 class Redactors:

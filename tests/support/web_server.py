@@ -39,6 +39,8 @@ class WebServer:
     requests: list[Received] = field(default_factory=list)
     connections: int = 0
     server_names: list[str | None] = field(default_factory=list)
+    # The loop holds tasks weakly: one that waits for ever, and whose client has gone, would be collected as it waits.
+    serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -46,6 +48,10 @@ class WebServer:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self.serving.add(task)
+        task.add_done_callback(self.serving.discard)
         try:
             while line := (await reader.readline()).decode("latin-1").strip():
                 method, target, _ = line.split(" ")
@@ -78,7 +84,12 @@ async def web_server(handler: Handler, tls: ssl.SSLContext | None = None) -> Asy
     server = await asyncio.start_server(web.serve, LOOPBACK, 0, ssl=tls, backlog=512)
     web.port = server.sockets[0].getsockname()[1]
     async with server:
-        yield web
+        try:
+            yield web
+        finally:
+            for task in web.serving:
+                task.cancel()
+            await asyncio.gather(*web.serving, return_exceptions=True)
 
 
 @dataclass
