@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
+
+# One for all: making one reads from the system, and each step that may have to be tried again has a backoff.
+_SOURCE: Final = random.Random()  # noqa: S311 - jitter, not a secret
 
 
 @dataclass(slots=True)
@@ -16,7 +20,7 @@ class Backoff:
 
     first: timedelta = timedelta(milliseconds=50)
     longest: timedelta = timedelta(seconds=2)
-    source: random.Random = field(default_factory=random.Random)
+    source: random.Random = _SOURCE
     _failures: int = 0
 
     def next(self) -> float:

@@ -11,6 +11,7 @@ the queue holds one at a time, however often it is published; one that comes aft
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 from codesous.queue.v1.envelope_pb2 import Envelope, Lane
 from codesous.queue.v1.invocation_pb2 import InvocationRequest
@@ -18,6 +19,7 @@ from codesous.queue.v1.invocation_pb2 import InvocationRequest
 from cs_core.codeq import Queue
 from cs_core.codeq.contract import INVOKE
 from cs_core.store.activations import ActivationStore
+from cs_core.store.client import drop
 
 
 class Submitter:
@@ -44,13 +46,20 @@ class Submitter:
         """
         submitting = self._activations.submit(request, digest)
         if not repeatable:
-            await asyncio.gather(submitting, self._publish(request, lane))
+            # Under way in this order, both of them, before the first is waited for.
+            publishing = asyncio.ensure_future(self._publish(request, lane))
+            try:
+                await submitting
+            except BaseException:
+                drop(publishing)
+                raise
+            await publishing
             return True
         outcome = await submitting
         await self._publish(request, lane)
         return outcome.created
 
-    async def _publish(self, request: InvocationRequest, lane: Lane.ValueType) -> None:
+    def _publish(self, request: InvocationRequest, lane: Lane.ValueType) -> Awaitable[None]:
         tenant = request.function.tenant
         envelope = Envelope(
             message_id=request.activation_id,
@@ -60,4 +69,4 @@ class Submitter:
             invocation_request=request,
         )
         partition = self._activations.partition(tenant, request.activation_id)
-        await self._queue.publish(INVOKE, partition, envelope, lane=lane)
+        return self._queue.publish(INVOKE, partition, envelope, lane=lane)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import structlog
 from codesous.queue.v1.envelope_pb2 import Envelope
@@ -45,7 +46,6 @@ class Waiters:
         self._on_other = on_other
         self._waiting: dict[_Key, set[asyncio.Future[InvocationResult]]] = {}
         self._gap = asyncio.Event()
-        self._noting: set[asyncio.Task[None]] = set()
 
     @contextmanager
     def expect(self, tenant: str, activation_id: str) -> Iterator[asyncio.Future[InvocationResult]]:
@@ -70,7 +70,7 @@ class Waiters:
                 yield
             finally:
                 looking.cancel()
-                await asyncio.gather(looking, *self._noting, return_exceptions=True)
+                await asyncio.gather(looking, return_exceptions=True)
 
     @property
     def count(self) -> int:
@@ -91,14 +91,8 @@ class Waiters:
         for future in waiting:
             future.set_result(result)
         if waiting:
-            noting = asyncio.create_task(self._note_delivery(result), name="note-delivery")
-            self._noting.add(noting)
-            noting.add_done_callback(self._noting.discard)
-
-    async def _note_delivery(self, result: InvocationResult) -> None:
-        """Best effort: it tells people where the time went, and nothing depends on it."""
-        with suppress(UnavailableError):
-            await self._activations.note_delivery(result.tenant, result.activation_id)
+            # Best effort: it tells people where the time went, and nothing depends on it.
+            self._activations.note_delivery(result.tenant, result.activation_id).add_done_callback(_pass_over)
 
     async def _look(self) -> None:
         while True:
@@ -119,3 +113,9 @@ class Waiters:
             return
         if result is not None:
             self._resolve(result)
+
+
+def _pass_over(noted: asyncio.Future[Any]) -> None:
+    """Whether it failed does not matter, and has been looked at."""
+    if not noted.cancelled():
+        noted.exception()

@@ -6,7 +6,6 @@ How an accepted request is made durable, and what a repeat under an idempotency 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,6 +31,7 @@ from cs_core.store.activations import ActivationStore
 from cs_core.store.resolve import Resolver
 from cs_core.submission import Submitter
 from cs_core.trace_context import TraceContext, trace_id_of
+from cs_gateway.open_counts import OpenCounts
 
 _KEY_CHARS = 256
 _RETRY_AFTER = timedelta(seconds=1)
@@ -129,6 +129,7 @@ class Ingress:
     ) -> None:
         self._resolver = resolver
         self._activations = activations
+        self._open_counts = OpenCounts(activations, clock)
         self._submitter = Submitter(activations, queue)
         self._limits = limits
         self._clock = clock
@@ -144,13 +145,10 @@ class Ingress:
             LimitError: the tenant has as many activations in flight as it may (`CS_TENANT_INFLIGHT_LIMIT`).
         """
         check_target(target)
-        # One round trip for both. The count may be passed by what is accepted in this very moment.
-        version, inflight = await asyncio.gather(
-            self._resolver.resolve(target.tenant, target.namespace, target.function, target.ref),
-            self._activations.count_open(target.tenant),
-        )
+        version = await self._resolver.resolve(target.tenant, target.namespace, target.function, target.ref)
         check_allowlist(version.config, "http", principal)
-        if inflight >= self._limits.tenant_inflight:
+        inflight = await self._open_counts.at_limit(target.tenant, self._limits.tenant_inflight)
+        if inflight:
             raise LimitError(
                 "CS_TENANT_INFLIGHT_LIMIT",
                 f"tenant {target.tenant} has {inflight} activations in flight; the limit is"
@@ -178,6 +176,7 @@ class Ingress:
             ConflictError: the idempotency key was used with another body (`CS_CONFLICT_IDEMPOTENCY`).
             UnavailableError: the store or the queue does not answer; whether it was accepted is then not known.
         """
+        self._open_counts.add(prepared.tenant)
         return await self._submitter.submit(
             prepared.request, prepared.digest, lane=prepared.lane, repeatable=prepared.keyed
         )

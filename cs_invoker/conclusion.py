@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from codesous.queue.v1.envelope_pb2 import Envelope
@@ -31,8 +33,11 @@ class Conclusion:
     patience: timedelta
     """How long a step is tried while the queue is away: the message's lease, after which it is delivered again."""
 
-    async def publish(self, reply_to: str, result: InvocationResult) -> None:
-        """Push a result to the instance that waits for it. Best effort: waiters re-read the record."""
+    def publish(self, reply_to: str, result: InvocationResult) -> None:
+        """Push a result to the instance that waits for it. Best effort, and not waited for: waiters re-read the record.
+
+        It goes out before whatever is sent next.
+        """
         if not reply_to:
             return
         envelope = Envelope(
@@ -42,10 +47,7 @@ class Conclusion:
             publish_time=to_timestamp(self.clock.now()),
             invocation_result=result,
         )
-        try:
-            await self.channel.push(reply_to, envelope)
-        except UnavailableError as error:
-            _log.warning("the result could not be pushed; whoever waits reads the record", reason=error.reason)
+        asyncio.ensure_future(self.channel.push(reply_to, envelope)).add_done_callback(_note_failure)
 
     async def close(self, delivery: Delivery, result: InvocationResult) -> None:
         """Acknowledge a message whose activation is terminal; one that was given up becomes a dead letter."""
@@ -77,3 +79,9 @@ class Conclusion:
     async def hand_back(self, delivery: Delivery) -> None:
         """Let a message that was not looked at be delivered again at once."""
         await self.put_back(delivery, timedelta(0))
+
+
+def _note_failure(pushed: asyncio.Future[Any]) -> None:
+    error = None if pushed.cancelled() else pushed.exception()
+    if error is not None:
+        _log.warning("the result could not be pushed; whoever waits reads the record", error=str(error))

@@ -45,6 +45,7 @@ from . import results, retries
 from .conclusion import Conclusion
 from .gaps import AtGap, Gap, pass_gap
 from .inflight import Inflight
+from .interruption import Cancellation
 from .job import expired
 from .lease import Holding, LeaseLostError, Leases, Lengths
 from .log_sink import LogSink
@@ -249,7 +250,7 @@ class Execution:
             await self._conclude(delivery, request, ended)
 
     async def _run_and_finish(
-        self, request: InvocationRequest, held: Held, cancel: asyncio.Event
+        self, request: InvocationRequest, held: Held, cancel: Cancellation
     ) -> InvocationResult | Again:
         await self._at_gap(Gap.BEGUN, request.activation_id)
         if held.begun.cancel:
@@ -274,7 +275,7 @@ class Execution:
         await self._at_gap(Gap.FINISHED, request.activation_id)
         return ended
 
-    async def _run(self, request: InvocationRequest, held: Held, cancel: asyncio.Event) -> tuple[Ran, RunLogs]:
+    async def _run(self, request: InvocationRequest, held: Held, cancel: Cancellation) -> tuple[Ran, RunLogs]:
         """Run, the log lines being stored meanwhile; answers those that are left to go with the result."""
         tenant, activation_id = request.function.tenant, request.activation_id
         sink = LogSink(
@@ -350,7 +351,7 @@ class Execution:
         return finished.result
 
     async def _conclude(self, delivery: Delivery, request: InvocationRequest, result: InvocationResult) -> None:
-        await self._parts.conclusion.publish(request.reply_to, result)
+        self._parts.conclusion.publish(request.reply_to, result)
         await self._at_gap(Gap.PUBLISHED, request.activation_id)
         await self._parts.conclusion.close(delivery, result)
         await self._at_gap(Gap.ACKED, request.activation_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from codesous.queue.v1.invocation_pb2 import InvocationRequest
 from cs_core.clock import Clock, to_timestamp
 
 from .function_runs import FunctionRuns
+from .interruption import Cancellation
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class Entry:
     owner: str
     lease_until: datetime
     now: Callable[[], datetime]
-    cancel: asyncio.Event = field(default_factory=asyncio.Event)
+    cancel: Cancellation = field(default_factory=Cancellation)
 
     def extend(self, length: timedelta) -> None:
         """Note that the lease holds for `length` from now."""

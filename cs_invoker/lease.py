@@ -11,7 +11,6 @@ event loop may be held up for longer than a lease.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ from codesous.queue.v1.invocation_pb2 import InvocationRequest
 from cs_core.codeq import Delivery
 from cs_core.errors import UnavailableError
 from cs_core.store.activations import ActivationStore
+
+from .interruption import Interruption
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -80,19 +81,9 @@ class Leases:
 
     async def hold(self, holding: Holding, work: Coroutine[Any, Any, _T]) -> _T:
         """The outcome of `work`. Raises LeaseLostError, the work cancelled and ended, when the activation is lost."""
-        running = asyncio.ensure_future(work)
-        lost = asyncio.Event()
-        waiting = asyncio.ensure_future(lost.wait())
-        try:
-            with self._renewals.keep(holding, lost.set):
-                await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                return running.result()
-            raise LeaseLostError
-        finally:
-            running.cancel()
-            waiting.cancel()
-            await asyncio.gather(running, waiting, return_exceptions=True)
+        with Interruption() as running, self._renewals.keep(holding, running.interrupt):
+            return await work
+        raise LeaseLostError
 
     async def release(self, holding: Holding) -> None:
         """Hand the activation back, so that the next delivery can begin; best effort, the lease would end by itself."""

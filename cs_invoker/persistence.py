@@ -22,13 +22,14 @@ async def persist(step: str, call: Callable[[], Awaitable[_T]], *, within: timed
     `within` bounds the tries; None tries until cancelled, for a step that the caller's lease bounds. Raises the last
     UnavailableError when the time is over. `call` must be safe to repeat.
     """
-    backoff = Backoff()
+    backoff: Backoff | None = None
     loop = asyncio.get_running_loop()
     end = None if within is None else loop.time() + within.total_seconds()
     while True:
         try:
             return await call()
         except UnavailableError as error:
+            backoff = backoff or Backoff()
             wait = backoff.next()
             if end is not None and loop.time() + wait >= end:
                 raise

@@ -8,9 +8,11 @@ raised.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Protocol
 
 import structlog
 from codesous.control.v1.version_pb2 import Version
@@ -26,6 +28,7 @@ from cs_sandbox.job import Bundle, HostCalls, Job, Outcome, SandboxError
 from . import results
 from .code import CodeMissingError
 from .host_calls import ActivationHost
+from .interruption import Cancellation, Interruption
 from .job import deadline_of, expired, make_job
 
 _log = structlog.get_logger(__name__)
@@ -85,7 +88,7 @@ class Runner:
             return None
 
     async def run(
-        self, request: InvocationRequest, attempt: int, cancel: asyncio.Event, on_log: OnLog, *, alone: bool = False
+        self, request: InvocationRequest, attempt: int, cancel: Cancellation, on_log: OnLog, *, alone: bool = False
     ) -> Ran:
         """Run the activation once; `alone`: in a cell that runs nothing else meanwhile.
 
@@ -109,7 +112,7 @@ class Runner:
         version: Version,
         bundle: Bundle,
         attempt: int,
-        cancel: asyncio.Event,
+        cancel: Cancellation,
         on_log: OnLog,
         alone: bool,
     ) -> Ran:
@@ -119,16 +122,16 @@ class Runner:
         job = make_job(request, version, bundle, attempt=attempt, now=now, sizes=self.sizes, alone=alone)
         host = self.open_host(request, version.config, on_log)
         deadline = deadline_of(request)
-        left = None if deadline is None else (deadline - now).total_seconds()
-        run = asyncio.ensure_future(self.cells.run(job, host, lambda line: on_log(host.redactor.log(line))))
         # The wait for a free cell does not count against the function's time, but it does against the deadline.
         try:
-            if await _ends_first(run, cancel, left):
-                ran = self._of_outcome(request, host.redactor.outcome(run.result()), attempt)
-                host.timeline.write(ran.result)
-                return ran
+            with Interruption() as running, cancel.telling(running.interrupt), _at(deadline, now, running.interrupt):
+                outcome = await self.cells.run(job, host, lambda line: on_log(host.redactor.log(line)))
         finally:
             await host.close()
+        if not running.interrupted:
+            ran = self._of_outcome(request, host.redactor.outcome(outcome), attempt)
+            host.timeline.write(ran.result)
+            return ran
         if cancel.is_set():
             reason, message = results.REASON_CANCELLED, "the activation was cancelled"
         else:
@@ -150,14 +153,14 @@ class Runner:
         return Ran(results.of_failure(request, reason, message, now=now, attempt=attempt))
 
 
-async def _ends_first(run: asyncio.Future[Outcome], cancel: asyncio.Event, seconds: float | None) -> bool:
-    """Whether the run ends before `cancel` is set and the time is over; when it does not, it is cancelled."""
-    cancelled = asyncio.ensure_future(cancel.wait())
+@contextmanager
+def _at(deadline: datetime | None, now: datetime, act: Callable[[], None]) -> Iterator[None]:
+    """Do something when a deadline comes within the block."""
+    if deadline is None:
+        yield
+        return
+    clock = asyncio.get_running_loop().call_later((deadline - now).total_seconds(), act)
     try:
-        ends: set[asyncio.Future[Any]] = {run, cancelled}
-        await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        return run.done()
+        yield
     finally:
-        run.cancel()
-        cancelled.cancel()
-        await asyncio.gather(run, cancelled, return_exceptions=True)
+        clock.cancel()

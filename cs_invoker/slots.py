@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from codesous.type.v1.function_ref_pb2 import FunctionRef
 
-from cs_core.errors import UnavailableError
 from cs_core.store.slots import SlotStore
 
 from .persistence import persist
@@ -42,7 +43,7 @@ class Slots:
             yield taken
         finally:
             if taken:
-                await self._give_back(ref, owner)
+                self._give_back(ref, owner)
 
     def wait(self, ref: FunctionRef, most: int, now: float) -> timedelta:
         """How long a message waits that found none of `most` slots free; `now` is a reading of a monotonic clock.
@@ -59,8 +60,12 @@ class Slots:
             self._turns = {name: last for name, last in self._turns.items() if last > now}
         return timedelta(seconds=turn - now)
 
-    async def _give_back(self, ref: FunctionRef, owner: str) -> None:
-        try:
-            await self._store.give_back(ref, owner)
-        except UnavailableError as error:
-            _log.warning("a slot was not given back; it is free when its lease has ended", reason=error.reason)
+    def _give_back(self, ref: FunctionRef, owner: str) -> None:
+        # Nothing waits for it: it goes out before whatever is sent next.
+        self._store.give_back(ref, owner).add_done_callback(_note_failure)
+
+
+def _note_failure(given_back: asyncio.Future[Any]) -> None:
+    error = None if given_back.cancelled() else given_back.exception()
+    if error is not None:
+        _log.warning("a slot was not given back; it is free when its lease has ended", error=str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -76,7 +76,7 @@ Room = Callable[[int], int]
 class Queue(Protocol):
     """A durable queue of envelopes. Every method raises UnavailableError when the queue does not answer."""
 
-    async def publish(
+    def publish(
         self,
         topic: str,
         partition_key: str | int,
@@ -84,8 +84,8 @@ class Queue(Protocol):
         *,
         lane: Lane.ValueType = Lane.LANE_INTERACTIVE,
         delay: timedelta | None = None,
-    ) -> None:
-        """Store a message; it is durable when this returns. An int names the partition, a str is hashed to one.
+    ) -> Awaitable[None]:
+        """Store a message; it is durable once that was awaited. An int names the partition, a str is hashed to one.
 
         One whose id the partition still holds, in whatever state and lane, is not stored twice.
         """
@@ -148,8 +148,8 @@ class Queue(Protocol):
 class ResultChannel(Protocol):
     """Addressed messages to one instance, best effort: what must not be lost is in the store."""
 
-    async def push(self, reply_to: str, envelope: Envelope) -> None:
-        """Send to an instance; nobody listening is no error."""
+    def push(self, reply_to: str, envelope: Envelope) -> Awaitable[None]:
+        """Send to an instance; nobody listening is no error. Await it to know that it went out."""
         ...
 
     def listen(

@@ -3,8 +3,7 @@
 Theory of operation. A partition of a topic is, all in one slot: bodies by id, a ready list per lane, leases (a sorted
 set by expiry), delayed messages (a sorted set by due time), the receipt of each lease, and the count of deliveries. An
 id begins with its lane. Each step is one script; leases are measured by the server's clock. Publishing rings a bell
-with the partition's number; a consumer that waits looks at that partition at once, and at all of them on a slow poll,
-which covers a lost bell, delayed messages and expired leases.
+with the partition's number; `kv_lookout.py` is how a consumer knows where to look.
 
 A script writes a message to where it goes before it removes it from where it was: a server that is killed in the middle
 of a script, and that keeps half of it, has the message twice, which costs a delivery, and never not at all.
@@ -15,9 +14,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
+from typing import Any
 
 from codesous.queue.v1.envelope_pb2 import Envelope, Lane
 
@@ -31,8 +32,10 @@ from cs_core.codeq.contract import (
     dead_letter_topic,
     partition_for,
 )
+from cs_core.codeq.kv_lookout import Lookout
+from cs_core.errors import UnavailableError
 from cs_core.store import keys
-from cs_core.store.client import KvClient
+from cs_core.store.client import KvClient, replies
 from cs_core.store.pubsub import Listener
 from cs_core.store.scripts import load_script
 
@@ -77,10 +80,10 @@ class KvQueue:
         self._lease = lease
         self._poll = poll_interval.total_seconds()
         self._dead_letter_ttl = dead_letter_ttl
-        self._bells: dict[str, _Bell] = {}
+        self._lookouts: dict[str, Lookout] = {}
         self._turn = itertools.count()
 
-    async def publish(
+    def publish(
         self,
         topic: str,
         partition_key: str | int,
@@ -88,11 +91,11 @@ class KvQueue:
         *,
         lane: Lane.ValueType = Lane.LANE_INTERACTIVE,
         delay: timedelta | None = None,
-    ) -> None:
+    ) -> Awaitable[None]:
         """See Queue.publish."""
         partition = partition_for(partition_key, self._partitions)
         number = _lane(lane)
-        await self._client.script(
+        return self._client.script(
             _PUBLISH,
             [
                 keys.queue(partition, topic, "bodies"),
@@ -110,43 +113,63 @@ class KvQueue:
 
     async def receive(self, topic: str, *, limit: int, wait: timedelta, room: Room | None = None) -> list[Delivery]:
         """See Queue.receive."""
-        bell = await self._bell(topic)
+        lookout = await self._lookout(topic)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait.total_seconds()
-        hint: set[int] = set()
         while True:
-            found = await self._sweep(topic, limit, hint, room or (lambda _partition: limit))
+            if lookout.due():
+                lookout.note(await self._occupied(topic, lookout.everywhere()))
+            found = await self._look(topic, lookout, limit, room or (lambda _partition: limit))
             left = deadline - loop.time()
             if found or left <= 0:
                 return found
-            hint = await bell.rung(min(left, self._poll))
+            await lookout.wait(left)
 
-    async def _sweep(self, topic: str, limit: int, hint: set[int], room: Room) -> list[Delivery]:
-        """Look at the partitions that rang, or at all of them, from a start that moves on each time."""
-        if hint:
-            order = sorted(hint)
-        else:
-            start = next(self._turn) % self._partitions
-            order = [(start + step) % self._partitions for step in range(self._partitions)]
-        order = [partition for partition in order if room(partition) > 0]
+    async def _look(self, topic: str, lookout: Lookout, limit: int, room: Room) -> list[Delivery]:
+        """Take from where messages may be, from all such partitions at once: no more than is asked for in all."""
         found: list[Delivery] = []
-        # One pipeline tells where something is; taking happens there alone, so that no more is leased than asked for.
-        for partition in order if len(order) == 1 else await self._occupied(topic, order):
-            found += await self._take(topic, partition, min(limit - len(found), room(partition)))
-            if len(found) >= limit:
+        got: Counter[int] = Counter()
+        while len(found) < limit:
+            left = limit - len(found)
+            places = lookout.places(lambda partition: room(partition) > got[partition])[:left]
+            if not places:
+                break
+            asked = {each: min(max(1, left // len(places)), room(each) - got[each]) for each in places}
+            try:
+                for partition, deliveries in await self._take_each(topic, asked):
+                    found += deliveries
+                    got[partition] += len(deliveries)
+                    if len(deliveries) < asked[partition]:
+                        lookout.strike(partition)
+            except UnavailableError:
+                # What was given before is leased to us.
+                if not found:
+                    raise
                 break
         return found
 
-    async def _occupied(self, topic: str, order: Sequence[int]) -> list[int]:
-        sizes = await asyncio.gather(
-            *(self._client.call("HLEN", keys.queue(partition, topic, "bodies")) for partition in order)
-        )
-        return [partition for partition, size in zip(order, sizes, strict=True) if size]
+    async def _take_each(self, topic: str, asked: Mapping[int, int]) -> list[tuple[int, list[Delivery]]]:
+        """In one pipeline. Raises UnavailableError when none of them could be asked."""
+        taking = [(partition, self._take(topic, partition, count)) for partition, count in asked.items()]
+        taken: list[tuple[int, list[Delivery]]] = []
+        failure: UnavailableError | None = None
+        for partition, deliveries in taking:
+            try:
+                taken.append((partition, await deliveries))
+            except UnavailableError as error:
+                failure = error
+        if failure is not None and not taken:
+            raise failure
+        return taken
 
-    async def _take(self, topic: str, partition: int, limit: int) -> list[Delivery]:
+    async def _occupied(self, topic: str, partitions: Sequence[int]) -> list[int]:
+        sizes = [self._client.call("HLEN", keys.queue(partition, topic, "bodies")) for partition in partitions]
+        return [partition for partition, size in zip(partitions, await replies(sizes), strict=True) if size]
+
+    def _take(self, topic: str, partition: int, limit: int) -> Awaitable[list[Delivery]]:
         token = secrets.token_hex(8)
         background = 1 if next(self._turn) % _BACKGROUND_TURN == 0 else 0
-        reply = await self._client.script(
+        reply = self._client.script(
             _RECEIVE,
             [
                 keys.queue(partition, topic, part)
@@ -154,9 +177,13 @@ class KvQueue:
             ],
             [limit, _ms(self._lease), token, background],
         )
+        return self._taken(topic, partition, token, reply)
+
+    async def _taken(self, topic: str, partition: int, token: str, reply: asyncio.Future[Any]) -> list[Delivery]:
+        found = await reply
         return [
             Delivery(topic, partition, raw_id[1:].decode(), raw_id[:1].decode() + token, int(count), body)
-            for raw_id, count, body in zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+            for raw_id, count, body in zip(found[::3], found[1::3], found[2::3], strict=True)
         ]
 
     async def ack(self, deliveries: Sequence[Delivery]) -> int:
@@ -165,17 +192,15 @@ class KvQueue:
         for delivery in deliveries:
             group = groups.setdefault((delivery.topic, delivery.partition), [])
             group += [_id(delivery), delivery.receipt[1:]]
-        replies = await asyncio.gather(
-            *(
-                self._client.script(
-                    _ACK,
-                    [keys.queue(partition, topic, part) for part in ("bodies", "leases", "receipts", "deliveries")],
-                    pairs,
-                )
-                for (topic, partition), pairs in groups.items()
+        removed = [
+            self._client.script(
+                _ACK,
+                [keys.queue(partition, topic, part) for part in ("bodies", "leases", "receipts", "deliveries")],
+                pairs,
             )
-        )
-        return sum(replies)
+            for (topic, partition), pairs in groups.items()
+        ]
+        return sum(await replies(removed))
 
     async def nack(self, delivery: Delivery, delay: timedelta = timedelta(0)) -> bool:
         """See Queue.nack."""
@@ -330,16 +355,17 @@ class KvQueue:
 
     async def close(self) -> None:
         """See Queue.close."""
-        for bell in self._bells.values():
-            await bell.close()
-        self._bells.clear()
+        for lookout in self._lookouts.values():
+            await lookout.close()
+        self._lookouts.clear()
 
-    async def _bell(self, topic: str) -> _Bell:
-        bell = self._bells.get(topic)
-        if bell is None:
-            bell = self._bells[topic] = _Bell(self._client.url, keys.queue_bell(topic))
-            await bell.start()
-        return bell
+    async def _lookout(self, topic: str) -> Lookout:
+        lookout = self._lookouts.get(topic)
+        if lookout is None:
+            lookout = Lookout(self._client.url, keys.queue_bell(topic), self._partitions, self._poll)
+            self._lookouts[topic] = lookout
+            await lookout.start()
+        return lookout
 
 
 class KvResultChannel:
@@ -348,9 +374,9 @@ class KvResultChannel:
     def __init__(self, client: KvClient) -> None:
         self._client = client
 
-    async def push(self, reply_to: str, envelope: Envelope) -> None:
+    def push(self, reply_to: str, envelope: Envelope) -> Awaitable[None]:
         """See ResultChannel.push."""
-        await self._client.call("PUBLISH", keys.results_channel(reply_to), envelope.SerializeToString())
+        return self._client.call("PUBLISH", keys.results_channel(reply_to), envelope.SerializeToString())
 
     def listen(
         self, instance: str, on_envelope: Callable[[Envelope], None], on_gap: Callable[[], None]
@@ -362,36 +388,6 @@ class KvResultChannel:
             lambda _channel, payload: on_envelope(Envelope.FromString(payload)),
             on_gap,
         )
-
-
-class _Bell:
-    """Remembers which partitions rang since somebody looked."""
-
-    def __init__(self, url: str, channel: str) -> None:
-        self._partitions: set[int] = set()
-        self._event = asyncio.Event()
-        self._listener = Listener(url, [channel], self._ring, lambda: None)
-
-    async def start(self) -> None:
-        await self._listener.__aenter__()
-
-    async def close(self) -> None:
-        await self._listener.__aexit__(None, None, None)
-
-    def _ring(self, _channel: str, payload: bytes) -> None:
-        self._partitions.add(int(payload))
-        self._event.set()
-
-    async def rung(self, wait: float) -> set[int]:
-        """Wait for the bell; the partitions that rang, or nothing when the wait ended first."""
-        try:
-            async with asyncio.timeout(wait):
-                await self._event.wait()
-        except TimeoutError:
-            return set()
-        self._event.clear()
-        rang, self._partitions = self._partitions, set()
-        return rang
 
 
 def _dead_keys(partition: int, dead_topic: str) -> tuple[str, str, str]:

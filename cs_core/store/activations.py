@@ -10,9 +10,10 @@ retries: `retries`, `next_ms` (when the next run may begin) and `history` (the f
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from codesous.gateway.v1.activation_pb2 import Activation
 from codesous.queue.v1.invocation_pb2 import InvocationRequest, InvocationResult
@@ -26,7 +27,7 @@ from cs_core.clock import Clock, from_timestamp, to_timestamp
 from cs_core.errors import ConflictError
 from cs_core.store import keys
 from cs_core.store.activation_record import FIELDS, read_activation, state_of
-from cs_core.store.client import KvClient
+from cs_core.store.client import KvClient, replies
 from cs_core.store.overdue import end_name
 from cs_core.store.run_logs import NO_LOGS, RunLogs
 from cs_core.store.scripts import load_script
@@ -113,6 +114,15 @@ def _ms(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
+async def _submitted(reply: asyncio.Future[Any], digest: bytes) -> SubmitOutcome:
+    answer = await reply
+    if answer[0] == 1:
+        return SubmitOutcome(created=True)
+    if answer[1] != digest:
+        raise ConflictError("CS_CONFLICT_IDEMPOTENCY", "the idempotency key was used with another body")
+    return SubmitOutcome(created=False)
+
+
 class ActivationStore:
     """The records of activations.
 
@@ -136,10 +146,10 @@ class ActivationStore:
     def _record(self, tenant: str, activation_id: str) -> str:
         return keys.activation(self.partition(tenant, activation_id), tenant, activation_id)
 
-    async def submit(self, request: InvocationRequest, digest: bytes) -> SubmitOutcome:
-        """Make the record of a request (state QUEUED) unless there is one.
+    def submit(self, request: InvocationRequest, digest: bytes) -> Coroutine[Any, Any, SubmitOutcome]:
+        """Make the record of a request (state QUEUED) unless there is one; under way when this returns.
 
-        Raises:
+        Raises (when awaited):
             ConflictError: there is one, of another event (`CS_CONFLICT_IDEMPOTENCY`).
         """
         ref = request.function
@@ -149,7 +159,7 @@ class ActivationStore:
         header.ClearField("event")
         accepted = _ms(from_timestamp(request.accept_time))
         ends = _ms(from_timestamp(request.deadline)) if request.HasField("deadline") else accepted + self._ttl * 1000
-        reply = await self._client.script(
+        reply = self._client.script(
             _SUBMIT,
             [
                 keys.activation(partition, ref.tenant, request.activation_id),
@@ -168,11 +178,7 @@ class ActivationStore:
                 end_name(ref.tenant, request.activation_id),
             ],
         )
-        if reply[0] == 1:
-            return SubmitOutcome(created=True)
-        if reply[1] != digest:
-            raise ConflictError("CS_CONFLICT_IDEMPOTENCY", "the idempotency key was used with another body")
-        return SubmitOutcome(created=False)
+        return _submitted(reply, digest)
 
     async def begin(self, tenant: str, activation_id: str, owner: str, lease: timedelta) -> Begun:
         """Take an activation to run it: QUEUED (and due), or RUNNING with an expired lease, becomes the caller's.
@@ -256,13 +262,11 @@ class ActivationStore:
     async def count_open(self, tenant: str) -> int:
         """Count a tenant's activations that were accepted and have not ended."""
         now = _ms(self._clock.now())
-        counts = await asyncio.gather(
-            *(
-                self._client.call("ZCOUNT", keys.open_activations(partition, tenant), now, "+inf")
-                for partition in sorted(set(keys.tenant_partitions(tenant, self._partitions)))
-            )
-        )
-        return sum(counts)
+        counts = [
+            self._client.call("ZCOUNT", keys.open_activations(partition, tenant), now, "+inf")
+            for partition in sorted(set(keys.tenant_partitions(tenant, self._partitions)))
+        ]
+        return sum(await replies(counts))
 
     async def finish(self, result: InvocationResult, owner: str, logs: RunLogs = NO_LOGS) -> FinishOutcome:
         """Give an activation its terminal state. Without an owner, only one that has not started is finished."""
@@ -333,9 +337,12 @@ class ActivationStore:
             case _:
                 return CancelOutcome("missing")
 
-    async def note_delivery(self, tenant: str, activation_id: str) -> None:
-        """Note that the result has reached who waited for it. Raises UnavailableError."""
-        await self._client.script(_NOTE_DELIVERY, [self._record(tenant, activation_id)], [_ms(self._clock.now())])
+    def note_delivery(self, tenant: str, activation_id: str) -> asyncio.Future[Any]:
+        """Note that the result has reached who waited for it; under way when this returns.
+
+        Raises (when awaited): UnavailableError.
+        """
+        return self._client.script(_NOTE_DELIVERY, [self._record(tenant, activation_id)], [_ms(self._clock.now())])
 
     async def get(self, tenant: str, activation_id: str) -> Activation | None:
         """Read an activation; None when there is none."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis.exceptions
 
@@ -26,7 +26,14 @@ from cs_core.store.wire import Argument, Command, Dialler, Wire
 # One connection is enough; the others spare what is small from waiting behind replies of megabytes.
 _CONNECTIONS = 4
 _BUSY = 64
-_Batch = list[tuple[Command, asyncio.Future[Any]]]
+
+
+class _Issued(NamedTuple):
+    """A command, and who waits for its reply; `text` is what to send when the server does not know the digest in it."""
+
+    command: Command
+    text: Command | None
+    future: asyncio.Future[Any]
 
 
 class KvClient:
@@ -42,9 +49,9 @@ class KvClient:
         self._timeout = timeout
         self._dialler = Dialler(url, timeout)
         self._lines: list[_Line] = []
-        self._batch: _Batch = []
+        self._batch: list[_Issued] = []
         # What waits for the first connection.
-        self._held: _Batch = []
+        self._held: list[_Issued] = []
         self._dialling: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -55,6 +62,17 @@ class KvClient:
             UnavailableError: the server does not answer.
             redis.exceptions.ResponseError: the server refused the command.
         """
+        return self._issue(command, None)
+
+    def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> asyncio.Future[Any]:
+        """Issue a script by its digest, and by its text when the server does not know it; await the reply as of `call`.
+
+        All keys must share one hash tag.
+        """
+        rest = (len(keys), *keys, *arguments)
+        return self._issue(("EVALSHA", script.sha, *rest), ("EVAL", script.text, *rest))
+
+    def _issue(self, command: Command, text: Command | None) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         if self._closed:
@@ -62,18 +80,14 @@ class KvClient:
             return future
         if not self._batch:
             loop.call_soon(self._flush)
-        self._batch.append((command, future))
+        self._batch.append(_Issued(command, text, future))
         return future
 
-    async def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Run a script by its digest, sending its text when the server does not know it yet.
-
-        All keys must share one hash tag.
-        """
-        try:
-            return await self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
-        except redis.exceptions.NoScriptError:
-            return await self.call("EVAL", script.text, len(keys), *keys, *arguments)
+    def _issue_text(self, issued: _Issued) -> None:
+        """Issue a script again that the server did not know by its digest: it did nothing yet."""
+        if not self._batch:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._batch.append(_Issued(issued.text or (), None, issued.future))
 
     async def ping(self) -> None:
         """Return when the server answers; raise UnavailableError when it does not."""
@@ -85,7 +99,7 @@ class KvClient:
         self._flush()
         if self._dialling is not None:
             await asyncio.wait([self._dialling])
-        waiting = [future for line in self._lines for _, future in line.waiting]
+        waiting = [issued.future for line in self._lines for _, issued in line.waiting]
         await asyncio.gather(*waiting, return_exceptions=True)
         for line in self._lines:
             line.close()
@@ -110,16 +124,16 @@ class KvClient:
         return min(self._lines, key=lambda line: len(line.waiting), default=None)
 
     async def _dial(self) -> None:
-        line = _Line(self._timeout, self._lose)
+        line = _Line(self._timeout, self._lose, self._issue_text)
         try:
             line.wire = await self._dialler.open(line.take, line.lost)
         except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
-            for _, future in self._held:
-                if not future.done():
-                    future.set_exception(_unavailable(error))
+            for issued in self._held:
+                if not issued.future.done():
+                    issued.future.set_exception(_unavailable(error))
         except asyncio.CancelledError:
-            for _, future in self._held:
-                future.cancel()
+            for issued in self._held:
+                issued.future.cancel()
             raise
         else:
             self._lines.append(line)
@@ -135,12 +149,35 @@ class KvClient:
             line.close()
 
 
+def drop(reply: asyncio.Future[Any]) -> None:
+    """Let a reply go: nobody is told of it, not even of its failure."""
+    if not reply.cancel() and not reply.cancelled():
+        reply.exception()
+
+
+async def replies(calls: Sequence[asyncio.Future[Any]]) -> list[Any]:
+    """The replies of calls that are under way. When one fails, that is raised and the others are let go.
+
+    It costs a part of what `asyncio.gather` does, which makes a future and a callback for each.
+    """
+    got: list[Any] = []
+    try:
+        for call in calls:
+            got.append(await call)
+    except BaseException:
+        for call in calls[len(got) + 1 :]:
+            drop(call)
+        raise
+    return got
+
+
 class _Line:
     """A connection, and who waits for its replies, in order."""
 
-    def __init__(self, timeout: float, on_lost: Callable[[_Line], None]) -> None:
+    def __init__(self, timeout: float, on_lost: Callable[[_Line], None], on_unknown: Callable[[_Issued], None]) -> None:
         self.wire: Wire | None = None
-        self.waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self.waiting: deque[tuple[float, _Issued]] = deque()
+        self._on_unknown = on_unknown
         self._timeout = timeout
         self._on_lost = on_lost
         self._alarm: asyncio.TimerHandle | None = None
@@ -151,13 +188,13 @@ class _Line:
         """Whether much waits here."""
         return len(self.waiting) > _BUSY
 
-    def send(self, batch: _Batch) -> None:
+    def send(self, batch: list[_Issued]) -> None:
         """Write a batch."""
         if not batch or self.wire is None:
             return
         late = self._loop.time() + self._timeout
-        self.waiting.extend([(late, future) for _, future in batch])
-        self.wire.send([command for command, _ in batch])
+        self.waiting.extend([(late, issued) for issued in batch])
+        self.wire.send([issued.command for issued in batch])
         if self._alarm is None:
             self._alarm = self._loop.call_at(late, self._look)
 
@@ -166,10 +203,13 @@ class _Line:
         if not self.waiting:
             self.close()
             return
-        _, future = self.waiting.popleft()
+        _, issued = self.waiting.popleft()
+        future = issued.future
         if future.done():
             return  # its caller gave up
-        if isinstance(reply, redis.exceptions.ResponseError):
+        if isinstance(reply, redis.exceptions.NoScriptError) and issued.text is not None:
+            self._on_unknown(issued)
+        elif isinstance(reply, redis.exceptions.ResponseError):
             future.set_exception(_refusal(reply))
         else:
             future.set_result(reply)
@@ -179,9 +219,9 @@ class _Line:
         waiting, self.waiting = self.waiting, deque()
         if self._alarm is not None:
             self._alarm.cancel()
-        for _, future in waiting:
-            if not future.done():
-                future.set_exception(_unavailable(None))
+        for _, issued in waiting:
+            if not issued.future.done():
+                issued.future.set_exception(_unavailable(None))
         self._on_lost(self)
 
     def close(self) -> None:

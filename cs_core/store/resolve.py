@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 
 from codesous.control.v1.function_pb2 import FunctionState
@@ -13,7 +12,7 @@ from cs_core.caches import CacheView, Lookups
 from cs_core.errors import NotFoundError
 from cs_core.names import parse_ref
 from cs_core.store import keys
-from cs_core.store.client import KvClient
+from cs_core.store.client import KvClient, replies
 from cs_core.store.versions import VersionStore
 
 _CACHED_VERSIONS = 10_000
@@ -41,9 +40,8 @@ class Resolver:
         if isinstance(target, int):
             stored, number = await function_call, target
         else:
-            stored, alias = await asyncio.gather(
-                function_call, self._client.call("HGET", keys.aliases(tenant, namespace, name), target)
-            )
+            alias_call = self._client.call("HGET", keys.aliases(tenant, namespace, name), target)
+            stored, alias = await replies([function_call, alias_call])
             number = 0 if alias is None else AliasRecord.FromString(alias).alias.version
         if stored is None or FunctionRecord.FromString(stored).function.state != FunctionState.FUNCTION_STATE_ACTIVE:
             raise NotFoundError("function", f"{namespace}/{name}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from codesous.type.v1.function_ref_pb2 import FunctionRef
 
@@ -30,9 +31,12 @@ class SlotStore:
         """Hold the slot for `lease` from now; False when it was lost. Raises UnavailableError."""
         return bool(await self._client.script(_RENEW, [_key(ref)], [owner, _ms(lease)]))
 
-    async def give_back(self, ref: FunctionRef, owner: str) -> None:
-        """Free the slot. Raises UnavailableError; the slot is then free when its lease has ended."""
-        await self._client.call("ZREM", _key(ref), owner)
+    def give_back(self, ref: FunctionRef, owner: str) -> asyncio.Future[Any]:
+        """Free the slot; under way when this returns.
+
+        Raises (when awaited): UnavailableError; the slot is then free when its lease has ended.
+        """
+        return self._client.call("ZREM", _key(ref), owner)
 
     async def count_live(self, ref: FunctionRef, now_ms: int) -> int:
         """Count the slots that are held under a lease at `now_ms`, a reading of the store's clock."""

@@ -144,7 +144,7 @@ def no_deadline() -> None:
 def keep_slots() -> None:
     """Give no slot back."""
 
-    async def kept(*_: Any) -> None:
+    def kept(*_: Any) -> None:
         return
 
     slots.Slots._give_back = kept  # type: ignore[method-assign]
