@@ -14,6 +14,13 @@ _SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{1,31}")
 _DRAFT = re.compile(r"drf_[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _VERSION = re.compile(r"[1-9][0-9]{0,9}")
+PATTERNS = {
+    "tenant": _TENANT.pattern,
+    **dict.fromkeys(("namespace", "function", "schedule", "worker"), _NAME.pattern),
+    "secret": _SECRET.pattern,
+    "alias": _ALIAS.pattern,
+}
+"""The rules by field, for those who describe them."""
 MAX_VERSION = 2**32 - 1
 MAX_ROLE_CHARS = 256
 

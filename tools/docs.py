@@ -15,9 +15,11 @@ from cs_core.config import Section, Settings
 from cs_core.rpc.status import TABLE
 from tools.alerts import alerts_file, runbooks_index
 from tools.dashboards import dashboards
+from tools.gen import described
 from tools.host_api_page import host_api_page
 from tools.manifest_page import manifest_page
 from tools.metrics_page import metrics_page
+from tools.openapi import openapi_document
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -101,6 +103,7 @@ def main() -> int:
     files = {REFERENCE / name: text for name, text in pages.items()}
     files |= {OBSERVABILITY / "dashboards" / name: text for name, text in dashboards().items()}
     files |= {OBSERVABILITY / "alerts.yml": alerts_file(), ROOT / "docs" / "runbooks" / "README.md": runbooks_index()}
+    files[ROOT / "deploy" / "envoy" / "openapi.json"] = openapi_document(described())
     for path, text in files.items():
         if options.check:
             if not path.exists() or path.read_text() != text:

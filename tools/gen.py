@@ -15,6 +15,7 @@ from pathlib import Path
 
 import google.api.http_pb2 as google_api
 import grpc_tools
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
@@ -38,12 +39,28 @@ def copy_google_protos() -> None:
         shutil.copyfile(site / name, target)
 
 
+def _protos() -> list[str]:
+    return sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
+
+
+def _protoc() -> list[str]:
+    include = [f"-I{PROTO}", f"-I{IMPORTS}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
+    return [sys.executable, "-m", "grpc_tools.protoc", *include]
+
+
+def described() -> FileDescriptorSet:
+    """The contracts and what they import, with the comments of their sources."""
+    copy_google_protos()
+    with tempfile.NamedTemporaryFile() as out:
+        command = [*_protoc(), "--include_imports", "--include_source_info", f"--descriptor_set_out={out.name}"]
+        subprocess.run([*command, *_protos()], check=True, cwd=PROTO)
+        return FileDescriptorSet.FromString(out.read())
+
+
 def generate(out: Path) -> None:
     """Write the generated tree of every proto into `out`."""
-    protos = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
-    include = [f"-I{PROTO}", f"-I{IMPORTS}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
+    protos, run_protoc = _protos(), _protoc()
     bin_dir = Path(sys.executable).parent
-    run_protoc = [sys.executable, "-m", "grpc_tools.protoc", *include]
     subprocess.run(
         [
             *run_protoc,

@@ -58,6 +58,8 @@ class EdgeSettings:
     descriptors: Path
     filter: Path | None = None
     """Where the proxy finds filter.lua; by default beside the template."""
+    openapi: Path | None = None
+    """Where the proxy finds openapi.json; by default beside the template."""
     public_tls: TlsFiles | None = None
     """What the public port shows; without it, it speaks plain text."""
     service_tls: TlsFiles | None = None
@@ -107,6 +109,7 @@ def render(settings: EdgeSettings) -> str:
         SERVICE_TLS=_tls("UpstreamTlsContext", settings.service_tls, ("h2",)),
         DESCRIPTORS=_quoted(settings.descriptors),
         FILTER=_quoted(settings.filter or folder / "filter.lua"),
+        OPENAPI=_quoted(settings.openapi or folder / "openapi.json"),
         REQUEST_HEADERS_TIMEOUT=settings.request_headers_timeout,
         REQUEST_TIMEOUT=settings.request_timeout,
         MAX_BODY_BYTES=settings.max_body_bytes,

@@ -73,8 +73,9 @@ class FunctionServiceServicer:
     """
 
     def CreateFunction(self, request, context):
-        """Makes a function. Making it again with equal content answers the one that exists. Fails with `CS_CONFLICT_EXISTS`
-        when the name exists with other content, and with `CS_CONFLICT_STATE` when it exists and is deleted.
+        """Makes a function; HTTP status 201. Making it again with equal content answers the one that exists. Fails with
+        `CS_CONFLICT_EXISTS` when the name exists with other content, and with `CS_CONFLICT_STATE` when it exists and is
+        deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,8 +38,9 @@ class FunctionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FunctionServiceAsyncStub: ...
     CreateFunction: _grpc.UnaryUnaryMultiCallable[_function_service_pb2.CreateFunctionRequest, _function_service_pb2.CreateFunctionResponse]
-    """Makes a function. Making it again with equal content answers the one that exists. Fails with `CS_CONFLICT_EXISTS`
-    when the name exists with other content, and with `CS_CONFLICT_STATE` when it exists and is deleted.
+    """Makes a function; HTTP status 201. Making it again with equal content answers the one that exists. Fails with
+    `CS_CONFLICT_EXISTS` when the name exists with other content, and with `CS_CONFLICT_STATE` when it exists and is
+    deleted.
     """
     GetFunction: _grpc.UnaryUnaryMultiCallable[_function_service_pb2.GetFunctionRequest, _function_service_pb2.GetFunctionResponse]
     """Reads a function, a deleted one too. Fails with `CS_NOT_FOUND_FUNCTION`."""
@@ -62,8 +63,9 @@ class FunctionServiceAsyncStub(FunctionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateFunction: _aio.UnaryUnaryMultiCallable[_function_service_pb2.CreateFunctionRequest, _function_service_pb2.CreateFunctionResponse]  # type: ignore[assignment]
-    """Makes a function. Making it again with equal content answers the one that exists. Fails with `CS_CONFLICT_EXISTS`
-    when the name exists with other content, and with `CS_CONFLICT_STATE` when it exists and is deleted.
+    """Makes a function; HTTP status 201. Making it again with equal content answers the one that exists. Fails with
+    `CS_CONFLICT_EXISTS` when the name exists with other content, and with `CS_CONFLICT_STATE` when it exists and is
+    deleted.
     """
     GetFunction: _aio.UnaryUnaryMultiCallable[_function_service_pb2.GetFunctionRequest, _function_service_pb2.GetFunctionResponse]  # type: ignore[assignment]
     """Reads a function, a deleted one too. Fails with `CS_NOT_FOUND_FUNCTION`."""
@@ -89,8 +91,9 @@ class FunctionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _function_service_pb2.CreateFunctionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_function_service_pb2.CreateFunctionResponse, _abc.Awaitable[_function_service_pb2.CreateFunctionResponse]]:
-        """Makes a function. Making it again with equal content answers the one that exists. Fails with `CS_CONFLICT_EXISTS`
-        when the name exists with other content, and with `CS_CONFLICT_STATE` when it exists and is deleted.
+        """Makes a function; HTTP status 201. Making it again with equal content answers the one that exists. Fails with
+        `CS_CONFLICT_EXISTS` when the name exists with other content, and with `CS_CONFLICT_STATE` when it exists and is
+        deleted.
         """
 
     @_abc_1.abstractmethod

@@ -102,8 +102,8 @@ class ScheduleServiceServicer:
     """
 
     def CreateSchedule(self, request, context):
-        """Makes a schedule. Making it again with equal content answers the one that exists. Fails with `CS_CONFLICT_EXISTS`,
-        `CS_NOT_FOUND_FUNCTION`, `CS_NOT_FOUND_ALIAS` and `CS_NOT_FOUND_VERSION`.
+        """Makes a schedule; HTTP status 201. Making it again with equal content answers the one that exists. Fails with
+        `CS_CONFLICT_EXISTS`, `CS_NOT_FOUND_FUNCTION`, `CS_NOT_FOUND_ALIAS` and `CS_NOT_FOUND_VERSION`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

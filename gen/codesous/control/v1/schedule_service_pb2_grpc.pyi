@@ -40,8 +40,8 @@ class ScheduleServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ScheduleServiceAsyncStub: ...
     CreateSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.CreateScheduleRequest, _schedule_service_pb2.CreateScheduleResponse]
-    """Makes a schedule. Making it again with equal content answers the one that exists. Fails with `CS_CONFLICT_EXISTS`,
-    `CS_NOT_FOUND_FUNCTION`, `CS_NOT_FOUND_ALIAS` and `CS_NOT_FOUND_VERSION`.
+    """Makes a schedule; HTTP status 201. Making it again with equal content answers the one that exists. Fails with
+    `CS_CONFLICT_EXISTS`, `CS_NOT_FOUND_FUNCTION`, `CS_NOT_FOUND_ALIAS` and `CS_NOT_FOUND_VERSION`.
     """
     GetSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.GetScheduleRequest, _schedule_service_pb2.GetScheduleResponse]
     """Reads a schedule. Fails with `CS_NOT_FOUND_SCHEDULE`."""
@@ -92,8 +92,8 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.CreateScheduleRequest, _schedule_service_pb2.CreateScheduleResponse]  # type: ignore[assignment]
-    """Makes a schedule. Making it again with equal content answers the one that exists. Fails with `CS_CONFLICT_EXISTS`,
-    `CS_NOT_FOUND_FUNCTION`, `CS_NOT_FOUND_ALIAS` and `CS_NOT_FOUND_VERSION`.
+    """Makes a schedule; HTTP status 201. Making it again with equal content answers the one that exists. Fails with
+    `CS_CONFLICT_EXISTS`, `CS_NOT_FOUND_FUNCTION`, `CS_NOT_FOUND_ALIAS` and `CS_NOT_FOUND_VERSION`.
     """
     GetSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.GetScheduleRequest, _schedule_service_pb2.GetScheduleResponse]  # type: ignore[assignment]
     """Reads a schedule. Fails with `CS_NOT_FOUND_SCHEDULE`."""
@@ -147,8 +147,8 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.CreateScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.CreateScheduleResponse, _abc.Awaitable[_schedule_service_pb2.CreateScheduleResponse]]:
-        """Makes a schedule. Making it again with equal content answers the one that exists. Fails with `CS_CONFLICT_EXISTS`,
-        `CS_NOT_FOUND_FUNCTION`, `CS_NOT_FOUND_ALIAS` and `CS_NOT_FOUND_VERSION`.
+        """Makes a schedule; HTTP status 201. Making it again with equal content answers the one that exists. Fails with
+        `CS_CONFLICT_EXISTS`, `CS_NOT_FOUND_FUNCTION`, `CS_NOT_FOUND_ALIAS` and `CS_NOT_FOUND_VERSION`.
         """
 
     @_abc_1.abstractmethod

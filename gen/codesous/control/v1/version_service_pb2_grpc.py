@@ -73,7 +73,8 @@ class VersionServiceServicer:
     """
 
     def UploadDraft(self, request, context):
-        """Uploads files as a draft that can be published within 24 h. A syntax error in the code is a warning in the answer.
+        """Uploads files as a draft that can be published within 24 h; HTTP status 201. A syntax error in the code is a warning in
+        the answer.
         Fails with `CS_VALIDATION_MANIFEST` when `manifest.json` is missing or wrong, and with `CS_VALIDATION_TOO_LARGE` when
         the bundle is over 16 MiB (over the request limit of the public port, 16 MiB of base64 included, the port refuses).
         """
@@ -82,8 +83,8 @@ class VersionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PublishVersion(self, request, context):
-        """Publishes a draft as the next version and consumes the draft, all in one step with the optional alias. Publishing a
-        consumed draft again with the same request answers the version that it became. Fails with `CS_NOT_FOUND_DRAFT`,
+        """Publishes a draft as the next version and consumes the draft, all in one step with the optional alias; HTTP status 201.
+        Publishing a consumed draft again with the same request answers the version that it became. Fails with `CS_NOT_FOUND_DRAFT`,
         `CS_EXPIRED_DRAFT`, `CS_VALIDATION_CONFIG`, and `CS_CONFLICT_STATE` when the draft was consumed by another request.
         With an alias it needs `cs:function:grant` as a move of that alias would (see AliasService).
         """

@@ -38,13 +38,14 @@ class VersionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> VersionServiceAsyncStub: ...
     UploadDraft: _grpc.UnaryUnaryMultiCallable[_version_service_pb2.UploadDraftRequest, _version_service_pb2.UploadDraftResponse]
-    """Uploads files as a draft that can be published within 24 h. A syntax error in the code is a warning in the answer.
+    """Uploads files as a draft that can be published within 24 h; HTTP status 201. A syntax error in the code is a warning in
+    the answer.
     Fails with `CS_VALIDATION_MANIFEST` when `manifest.json` is missing or wrong, and with `CS_VALIDATION_TOO_LARGE` when
     the bundle is over 16 MiB (over the request limit of the public port, 16 MiB of base64 included, the port refuses).
     """
     PublishVersion: _grpc.UnaryUnaryMultiCallable[_version_service_pb2.PublishVersionRequest, _version_service_pb2.PublishVersionResponse]
-    """Publishes a draft as the next version and consumes the draft, all in one step with the optional alias. Publishing a
-    consumed draft again with the same request answers the version that it became. Fails with `CS_NOT_FOUND_DRAFT`,
+    """Publishes a draft as the next version and consumes the draft, all in one step with the optional alias; HTTP status 201.
+    Publishing a consumed draft again with the same request answers the version that it became. Fails with `CS_NOT_FOUND_DRAFT`,
     `CS_EXPIRED_DRAFT`, `CS_VALIDATION_CONFIG`, and `CS_CONFLICT_STATE` when the draft was consumed by another request.
     With an alias it needs `cs:function:grant` as a move of that alias would (see AliasService).
     """
@@ -65,13 +66,14 @@ class VersionServiceAsyncStub(VersionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     UploadDraft: _aio.UnaryUnaryMultiCallable[_version_service_pb2.UploadDraftRequest, _version_service_pb2.UploadDraftResponse]  # type: ignore[assignment]
-    """Uploads files as a draft that can be published within 24 h. A syntax error in the code is a warning in the answer.
+    """Uploads files as a draft that can be published within 24 h; HTTP status 201. A syntax error in the code is a warning in
+    the answer.
     Fails with `CS_VALIDATION_MANIFEST` when `manifest.json` is missing or wrong, and with `CS_VALIDATION_TOO_LARGE` when
     the bundle is over 16 MiB (over the request limit of the public port, 16 MiB of base64 included, the port refuses).
     """
     PublishVersion: _aio.UnaryUnaryMultiCallable[_version_service_pb2.PublishVersionRequest, _version_service_pb2.PublishVersionResponse]  # type: ignore[assignment]
-    """Publishes a draft as the next version and consumes the draft, all in one step with the optional alias. Publishing a
-    consumed draft again with the same request answers the version that it became. Fails with `CS_NOT_FOUND_DRAFT`,
+    """Publishes a draft as the next version and consumes the draft, all in one step with the optional alias; HTTP status 201.
+    Publishing a consumed draft again with the same request answers the version that it became. Fails with `CS_NOT_FOUND_DRAFT`,
     `CS_EXPIRED_DRAFT`, `CS_VALIDATION_CONFIG`, and `CS_CONFLICT_STATE` when the draft was consumed by another request.
     With an alias it needs `cs:function:grant` as a move of that alias would (see AliasService).
     """
@@ -95,7 +97,8 @@ class VersionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _version_service_pb2.UploadDraftRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_version_service_pb2.UploadDraftResponse, _abc.Awaitable[_version_service_pb2.UploadDraftResponse]]:
-        """Uploads files as a draft that can be published within 24 h. A syntax error in the code is a warning in the answer.
+        """Uploads files as a draft that can be published within 24 h; HTTP status 201. A syntax error in the code is a warning in
+        the answer.
         Fails with `CS_VALIDATION_MANIFEST` when `manifest.json` is missing or wrong, and with `CS_VALIDATION_TOO_LARGE` when
         the bundle is over 16 MiB (over the request limit of the public port, 16 MiB of base64 included, the port refuses).
         """
@@ -106,8 +109,8 @@ class VersionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _version_service_pb2.PublishVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_version_service_pb2.PublishVersionResponse, _abc.Awaitable[_version_service_pb2.PublishVersionResponse]]:
-        """Publishes a draft as the next version and consumes the draft, all in one step with the optional alias. Publishing a
-        consumed draft again with the same request answers the version that it became. Fails with `CS_NOT_FOUND_DRAFT`,
+        """Publishes a draft as the next version and consumes the draft, all in one step with the optional alias; HTTP status 201.
+        Publishing a consumed draft again with the same request answers the version that it became. Fails with `CS_NOT_FOUND_DRAFT`,
         `CS_EXPIRED_DRAFT`, `CS_VALIDATION_CONFIG`, and `CS_CONFLICT_STATE` when the draft was consumed by another request.
         With an alias it needs `cs:function:grant` as a move of that alias would (see AliasService).
         """

@@ -93,7 +93,7 @@ class WorkerBindingServiceServicer:
     """
 
     def CreateWorkerBinding(self, request, context):
-        """Makes a worker binding. Making it again with equal content answers the one that exists. Fails with
+        """Makes a worker binding; HTTP status 201. Making it again with equal content answers the one that exists. Fails with
         `CS_CONFLICT_EXISTS`, `CS_NOT_FOUND_FUNCTION`, `CS_NOT_FOUND_ALIAS` and `CS_NOT_FOUND_VERSION`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -43,7 +43,7 @@ class WorkerBindingServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WorkerBindingServiceAsyncStub: ...
     CreateWorkerBinding: _grpc.UnaryUnaryMultiCallable[_worker_binding_service_pb2.CreateWorkerBindingRequest, _worker_binding_service_pb2.CreateWorkerBindingResponse]
-    """Makes a worker binding. Making it again with equal content answers the one that exists. Fails with
+    """Makes a worker binding; HTTP status 201. Making it again with equal content answers the one that exists. Fails with
     `CS_CONFLICT_EXISTS`, `CS_NOT_FOUND_FUNCTION`, `CS_NOT_FOUND_ALIAS` and `CS_NOT_FOUND_VERSION`.
     """
     GetWorkerBinding: _grpc.UnaryUnaryMultiCallable[_worker_binding_service_pb2.GetWorkerBindingRequest, _worker_binding_service_pb2.GetWorkerBindingResponse]
@@ -79,7 +79,7 @@ class WorkerBindingServiceAsyncStub(WorkerBindingServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateWorkerBinding: _aio.UnaryUnaryMultiCallable[_worker_binding_service_pb2.CreateWorkerBindingRequest, _worker_binding_service_pb2.CreateWorkerBindingResponse]  # type: ignore[assignment]
-    """Makes a worker binding. Making it again with equal content answers the one that exists. Fails with
+    """Makes a worker binding; HTTP status 201. Making it again with equal content answers the one that exists. Fails with
     `CS_CONFLICT_EXISTS`, `CS_NOT_FOUND_FUNCTION`, `CS_NOT_FOUND_ALIAS` and `CS_NOT_FOUND_VERSION`.
     """
     GetWorkerBinding: _aio.UnaryUnaryMultiCallable[_worker_binding_service_pb2.GetWorkerBindingRequest, _worker_binding_service_pb2.GetWorkerBindingResponse]  # type: ignore[assignment]
@@ -118,7 +118,7 @@ class WorkerBindingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_binding_service_pb2.CreateWorkerBindingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_binding_service_pb2.CreateWorkerBindingResponse, _abc.Awaitable[_worker_binding_service_pb2.CreateWorkerBindingResponse]]:
-        """Makes a worker binding. Making it again with equal content answers the one that exists. Fails with
+        """Makes a worker binding; HTTP status 201. Making it again with equal content answers the one that exists. Fails with
         `CS_CONFLICT_EXISTS`, `CS_NOT_FOUND_FUNCTION`, `CS_NOT_FOUND_ALIAS` and `CS_NOT_FOUND_VERSION`.
         """
 
