@@ -14,6 +14,7 @@ from cs_cli.commands import (
     dlq,
     doctor,
     http,
+    proxy,
     secret,
     stack,
     top,
@@ -46,3 +47,4 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(auth.app, name="auth")
 app.add_typer(certs.app, name="certs")
 app.add_typer(config.app, name="config")
+app.add_typer(proxy.app, name="proxy")
