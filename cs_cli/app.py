@@ -17,6 +17,7 @@ from cs_cli.commands import (
     proxy,
     secret,
     stack,
+    store,
     top,
     trace,
     version,
@@ -48,3 +49,4 @@ app.add_typer(auth.app, name="auth")
 app.add_typer(certs.app, name="certs")
 app.add_typer(config.app, name="config")
 app.add_typer(proxy.app, name="proxy")
+app.add_typer(store.app, name="store")

@@ -64,6 +64,7 @@ from cs_core.store.mutations import MutationLog
 from cs_core.store.relay import RelayStore
 from cs_core.store.resolve import Resolver
 from cs_core.store.schedules import ScheduleStore
+from cs_core.store.schema import SchemaStore
 from cs_core.store.secrets import SecretStore
 from cs_core.store.shards import ShardStore
 from cs_core.store.versions import VersionStore
@@ -201,7 +202,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry, lo
         ),
         [*services_of(settings, client, queue, pool, bell, clock), scaler_service(installation)],
         port=settings.control.port,
-        probes={"store": client.ping},
+        probes={"store": SchemaStore(client, clock).probe},
         clock=clock,
         registry=registry,
     )

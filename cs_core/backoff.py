@@ -21,14 +21,14 @@ class Backoff:
     first: timedelta = timedelta(milliseconds=50)
     longest: timedelta = timedelta(seconds=2)
     source: random.Random = _SOURCE
-    _failures: int = 0
+    failures: int = 0
 
     def next(self) -> float:
         """Seconds to wait after one more failure."""
-        step: timedelta = min(self.first * float(2 ** min(self._failures, 20)), self.longest)
-        self._failures += 1
+        step: timedelta = min(self.first * float(2 ** min(self.failures, 20)), self.longest)
+        self.failures += 1
         return step.total_seconds() * self.source.uniform(0.5, 1.0)
 
     def reset(self) -> None:
         """Forget the failures: the thing answered."""
-        self._failures = 0
+        self.failures = 0

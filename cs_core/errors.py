@@ -110,6 +110,13 @@ class UnavailableError(CodeSousError):
         super().__init__(reason, message, retry_after=retry_after)
 
 
+class StoreSchemaError(CodeSousError):
+    """The store's data has a form that this release does not work on: `CS_STORE_SCHEMA`. Only an operator helps."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("CS_STORE_SCHEMA", message)
+
+
 class CorrelationTimeoutError(CodeSousError):
     """The wait for a result ended before the result came; the activation may still finish."""
 

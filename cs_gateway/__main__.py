@@ -39,6 +39,7 @@ from cs_core.store.activations import ActivationStore
 from cs_core.store.client import KvClient
 from cs_core.store.members import MemberStore
 from cs_core.store.resolve import Resolver
+from cs_core.store.schema import SchemaStore
 from cs_core.store.versions import VersionStore
 from cs_core.telemetry.log_level import LogLevel
 from cs_core.telemetry.spans import trace_starter
@@ -160,7 +161,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry, lo
         ),
         parts.services,
         port=settings.gateway.port,
-        probes={"store": client.ping, "codeq": queue.ping},
+        probes={"store": SchemaStore(client, clock).probe, "codeq": queue.ping},
         clock=clock,
         registry=registry,
         also_reflected=CONTROL_SERVICES,

@@ -23,6 +23,7 @@ from cs_core.store.bundles import BundleStore
 from cs_core.store.client import KvClient
 from cs_core.store.consumers import ConsumerStore
 from cs_core.store.overdue import OverdueStore
+from cs_core.store.schema import SchemaStore
 from cs_core.store.secrets import SecretStore
 from cs_core.store.slots import SlotStore
 from cs_core.store.userkv import KvQuota, UserKvStore
@@ -132,7 +133,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry, lo
         ),
         [],
         port=settings.invoker.port,
-        probes={"store": client.ping, "codeq": queue.ping, "sandbox": pool.probe},
+        probes={"store": SchemaStore(client, clock).probe, "codeq": queue.ping, "sandbox": pool.probe},
         clock=clock,
         registry=registry,
         spans=spans,

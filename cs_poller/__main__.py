@@ -16,6 +16,7 @@ from cs_core.rpc.cadence import CadenceConnection
 from cs_core.rpc.process import run_process
 from cs_core.rpc.server import RpcServer, stop_on_signals
 from cs_core.store.client import KvClient
+from cs_core.store.schema import SchemaStore
 from cs_core.telemetry.log_level import LogLevel
 from cs_poller.assembly import assemble
 
@@ -53,7 +54,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry, lo
             ),
             [],
             port=settings.poller.port,
-            probes={"store": client.ping, "codeq": queue.ping},
+            probes={"store": SchemaStore(client, clock).probe, "codeq": queue.ping},
             clock=clock,
             registry=registry,
         )

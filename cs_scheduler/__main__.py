@@ -15,6 +15,7 @@ from cs_core.rpc.admin import Process
 from cs_core.rpc.process import run_process
 from cs_core.rpc.server import RpcServer, stop_on_signals
 from cs_core.store.client import KvClient
+from cs_core.store.schema import SchemaStore
 from cs_core.telemetry.log_level import LogLevel
 from cs_scheduler.assembly import assemble
 from cs_scheduler.metrics import Metrics
@@ -44,7 +45,7 @@ async def run(settings: Settings, instance: str, registry: CollectorRegistry, lo
         ),
         [],
         port=settings.scheduler.port,
-        probes={"store": client.ping, "codeq": queue.ping},
+        probes={"store": SchemaStore(client, clock).probe, "codeq": queue.ping},
         clock=clock,
         registry=registry,
     )

@@ -32,19 +32,22 @@ def up(
     with_cadence: Annotated[
         bool, typer.Option("--with-cadence", help="Bring a stand-in for a Cadence server up too, with the domain demo.")
     ] = False,
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="Migrate a store that is not this stack's own, too (CS_STORE__URL).")
+    ] = False,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
-    """Bring the whole mesh up on this machine."""
+    """Bring the whole mesh up on this machine. Data of an earlier release is migrated."""
     from cs_cli.stack import foreground
     from cs_cli.stack.daemon import start_detached
     from cs_cli.stack.folders import Folders, find_data_dir
 
     folders = Folders(find_data_dir(data_dir))
     if detach:
-        start_detached(folders, port, example, with_cadence=with_cadence)
+        start_detached(folders, port, example, with_cadence=with_cadence, migrate=migrate)
     else:
-        foreground.run(folders, port, example, with_cadence=with_cadence)
+        foreground.run(folders, port, example, with_cadence=with_cadence, migrate=migrate)
 
 
 def down(data_dir: DataDir = None, json: Json = False) -> None:

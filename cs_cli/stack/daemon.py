@@ -18,6 +18,7 @@ from cs_cli.stack.folders import Folders
 from cs_cli.stack.log_file import last_lines
 from cs_cli.stack.state import StackState, read_state
 from cs_cli.stack.supervisor import READY_WITHIN
+from cs_core.store.schema import VERSION
 
 _LOOK_EVERY: Final = 0.05
 # The supervisor gives up first, and says why.
@@ -25,7 +26,7 @@ _READY_WITHIN: Final = READY_WITHIN + 15
 _STOPPED_WITHIN: Final = 75.0
 
 
-def start_detached(folders: Folders, port: int, example: Path | None, *, with_cadence: bool) -> None:
+def start_detached(folders: Folders, port: int, example: Path | None, *, with_cadence: bool, migrate: bool) -> None:
     """Start a supervisor that outlives this command, and return when its stack is ready.
 
     Raises:
@@ -40,6 +41,8 @@ def start_detached(folders: Folders, port: int, example: Path | None, *, with_ca
         command += ["--example", str(example.absolute())]
     if with_cadence:
         command.append("--with-cadence")
+    if migrate:
+        command.append("--migrate")
     log = folders.log("supervisor")
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -48,8 +51,11 @@ def start_detached(folders: Folders, port: int, example: Path | None, *, with_ca
     state = _wait_ready(folders, process, log)
     url = f"http://127.0.0.1:{state.ports.public}"
     if OUT.json:
-        OUT.data({"state": "ready", "api_url": url, "port": state.ports.public, "data_dir": str(folders.root)})
+        found = {"state": "ready", "api_url": url, "port": state.ports.public, "data_dir": str(folders.root)}
+        OUT.data(found if state.migrated_from is None else {**found, "migrated_from": state.migrated_from})
     else:
+        if state.migrated_from is not None:
+            OUT.line(f"[green]migrated[/green] the store from schema {state.migrated_from} to {VERSION}")
         OUT.line(f"[green]ready[/green] at {url} [dim](cs status, cs logs SERVICE, cs down)[/dim]")
 
 

@@ -15,7 +15,7 @@ from cs_cli.stack.supervisor import Supervisor, sole_owner
 from cs_cli.stack.welcome import Welcome
 
 
-def run(folders: Folders, port: int, example: Path | None, *, with_cadence: bool) -> None:
+def run(folders: Folders, port: int, example: Path | None, *, with_cadence: bool, migrate: bool) -> None:
     """Bring a stack up and keep it until a signal. Raises CommandError when it cannot be brought up."""
     if example is not None:
         # Found now, not after everything has been started.
@@ -29,13 +29,13 @@ def run(folders: Folders, port: int, example: Path | None, *, with_cadence: bool
     with sole_owner(folders):
         plan = Plan(folders, choose_ports(port), with_cadence)
         plan.write()
-        asyncio.run(_serve(plan, example))
+        asyncio.run(_serve(plan, example, migrate=migrate))
 
 
-async def _serve(plan: Plan, example: Path | None) -> None:
+async def _serve(plan: Plan, example: Path | None, *, migrate: bool) -> None:
     stopping = asyncio.Event()
     welcome = Welcome(plan, example)
-    supervisor = Supervisor(plan, welcome.part_ready)
+    supervisor = Supervisor(plan, welcome.part_ready, migrate=migrate)
 
     def stop() -> None:
         if stopping.is_set():

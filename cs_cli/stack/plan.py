@@ -51,6 +51,11 @@ class Plan:
         """Where redis-server listens; it has no port."""
         return self.folders.sockets / "redis.sock"
 
+    @property
+    def store_url(self) -> str:
+        """Address of that redis-server."""
+        return f"unix://{self.redis_socket}"
+
     def specs(self) -> dict[str, ChildSpec]:
         """Every process by name, in the order of starting."""
         cadence = [self._cadence()] if self.with_cadence else []
@@ -74,7 +79,7 @@ class Plan:
         lines = [
             "# Written by `cs up`; the environment (CS_SECTION__KEY) wins over it.",
             "[store]",
-            f"url = {json.dumps(f'unix://{self.redis_socket}')}",
+            f"url = {json.dumps(self.store_url)}",
             "[iam]",
             f"jwks_url = {json.dumps(jwks.as_uri())}",
             "[audit]",

@@ -37,6 +37,8 @@ class StackState:
     ports: Ports
     ready: bool = False
     children: list[ProcessState] = field(default_factory=list)
+    migrated_from: int | None = None
+    """Schema that the store had, if it was migrated at the start."""
 
     def write(self, path: Path) -> None:
         """Replace the file in one step."""
@@ -55,6 +57,7 @@ def read_state(path: Path) -> StackState | None:
             ports=Ports(**data["ports"]),
             ready=bool(data["ready"]),
             children=[ProcessState(**child) for child in data["children"]],
+            migrated_from=data.get("migrated_from"),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

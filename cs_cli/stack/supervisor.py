@@ -1,6 +1,7 @@
 """Starts the parts of a stack, keeps them running, and stops them in order.
 
-Theory of operation. The store comes first, because every service's health depends on it; the rest starts at once. One
+Theory of operation. The store comes first, because every service's health depends on it, and is brought to the schema
+of this release; the rest starts at once. One
 task keeps each child. The stack is ready when each part says so itself, the proxy by what lies behind it. Stopping goes
 from the outside in, so that nothing new comes in while what is there is finished: proxy, services, invoker, store.
 """
@@ -21,6 +22,7 @@ from cs_cli.stack.plan import CADENCE, PROXY, REDIS, Plan
 from cs_cli.stack.ports import HOST
 from cs_cli.stack.readiness import grpc_ready, redis_ready
 from cs_cli.stack.state import ProcessState, StackState, kill_leftovers, read_state, start_of
+from cs_cli.stack.store_schema import prepare_store
 
 READY_WITHIN: Final = 60.0
 _POLL: Final = 0.05
@@ -43,9 +45,11 @@ def sole_owner(folders: Folders) -> Iterator[None]:
 class Supervisor:
     """The processes of one stack."""
 
-    def __init__(self, plan: Plan, on_ready_part: Callable[[str], None] = lambda _name: None) -> None:
-        """`on_ready_part` is told the name of each part when it is ready."""
-        self._plan = plan
+    def __init__(
+        self, plan: Plan, on_ready_part: Callable[[str], None] = lambda _name: None, *, migrate: bool = False
+    ) -> None:
+        """`on_ready_part` is told the name of each part that is ready; `migrate` is for a store that is not its own."""
+        self._plan, self._migrate = plan, migrate
         self._on_ready_part = on_ready_part
         pid = os.getpid()
         self.state = StackState(ProcessState("supervisor", pid, start_of(pid)), plan.ports)
@@ -83,6 +87,10 @@ class Supervisor:
     async def _start(self, group: asyncio.TaskGroup, on_ready: Callable[[], Awaitable[None]]) -> None:
         try:
             async with asyncio.timeout(READY_WITHIN):
+                await self._start_store(group)
+            # This takes as long as there is data.
+            self.state.migrated_from = await prepare_store(self._plan, migrate=self._migrate)
+            async with asyncio.timeout(READY_WITHIN):
                 await self._start_parts(group)
         except TimeoutError as error:
             raise self._late() from error
@@ -90,9 +98,11 @@ class Supervisor:
         self.state.ready = True
         self._write()
 
-    async def _start_parts(self, group: asyncio.TaskGroup) -> None:
+    async def _start_store(self, group: asyncio.TaskGroup) -> None:
         group.create_task(self._children[REDIS].keep())
         await self._wait_ready(REDIS)
+
+    async def _start_parts(self, group: asyncio.TaskGroup) -> None:
         rest = [name for name in self._children if name != REDIS]
         for name in rest:
             group.create_task(self._children[name].keep())

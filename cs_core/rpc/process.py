@@ -7,6 +7,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.gc_collector import GCCollector
@@ -14,16 +15,20 @@ from prometheus_client.process_collector import ProcessCollector
 
 from cs_core import ids
 from cs_core.config import ProcessSettings, Settings, SettingsError, load_settings
+from cs_core.errors import StoreSchemaError
+from cs_core.rpc.admittance import await_store
 from cs_core.rpc.tls import server_credentials
 from cs_core.telemetry.log_level import LogLevel
 from cs_core.telemetry.logs import configure_logs
 from cs_core.telemetry.metrics import metrics_page
 
+EXIT_SCHEMA: Final = 3
+"""Exit code of a process that does not work on such a store. 1: the settings cannot be used; 2: nor the arguments."""
 Run = Callable[[Settings, str, CollectorRegistry, LogLevel], Awaitable[None]]
 
 
 def run_process(service: str, section: Callable[[Settings], ProcessSettings], run: Run) -> int:
-    """Run a service until it is told to stop; returns the exit code.
+    """Run a service until it is told to stop; returns the exit code. It runs once the store is known to fit.
 
     Args:
         service: name of the process, for example `cs-control`.
@@ -47,8 +52,13 @@ def run_process(service: str, section: Callable[[Settings], ProcessSettings], ru
     GCCollector(registry=registry)
 
     async def main() -> None:
-        await run(settings, instance, registry, log_level)
+        if await await_store(settings, section(settings).port):
+            await run(settings, instance, registry, log_level)
 
-    with metrics_page(registry, section(settings).metrics_port, settings.rpc.metrics_host):
-        asyncio.run(main())
+    try:
+        with metrics_page(registry, section(settings).metrics_port, settings.rpc.metrics_host):
+            asyncio.run(main())
+    except StoreSchemaError as error:
+        sys.stderr.write(f"{service}: {error.reason}: {error.message}\n")
+        return EXIT_SCHEMA
     return 0

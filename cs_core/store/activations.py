@@ -28,7 +28,7 @@ from cs_core.errors import ConflictError
 from cs_core.store import keys
 from cs_core.store.activation_record import FIELDS, read_activation, state_of
 from cs_core.store.client import KvClient, replies
-from cs_core.store.overdue import end_name
+from cs_core.store.overdue import OPEN_SLACK_MS, end_moment, end_name
 from cs_core.store.run_logs import NO_LOGS, RunLogs
 from cs_core.store.scripts import load_script
 
@@ -36,8 +36,6 @@ _SUBMIT, _BEGIN, _RENEW, _RELEASE, _APPEND_LOGS, _RETRY, _FINISH, _CANCEL, _NOTE
     load_script("cs_core.store", name)
     for name in ("submit", "begin", "renew", "release", "append_logs", "retry", "finish", "cancel", "note_delivery")
 )
-# An activation past its deadline ends at its next delivery; until then it still counts as open.
-_OPEN_SLACK_MS = 60_000
 _OPEN_STATES = (b"QUEUED", b"RUNNING")
 # What an activation tells and a list of them does not.
 _ONE_ONLY: Final = ("response", "failed_attempts", "claim_time", "deliver_time", "host_calls", "host_calls_left_out")
@@ -158,7 +156,8 @@ class ActivationStore:
         header.CopyFrom(request)
         header.ClearField("event")
         accepted = _ms(from_timestamp(request.accept_time))
-        ends = _ms(from_timestamp(request.deadline)) if request.HasField("deadline") else accepted + self._ttl * 1000
+        forgotten = accepted + self._ttl * 1000 + OPEN_SLACK_MS
+        ends = end_moment(request) if request.HasField("deadline") else forgotten
         reply = self._client.script(
             _SUBMIT,
             [
@@ -174,7 +173,7 @@ class ActivationStore:
                 header.SerializeToString(),
                 accepted - self._ttl * 1000,
                 self._ttl,
-                ends + _OPEN_SLACK_MS,
+                ends,
                 end_name(ref.tenant, request.activation_id),
             ],
         )
@@ -365,7 +364,7 @@ class ActivationStore:
         now = _ms(self._clock.now())
         alive = max(
             _ms(from_timestamp(request.deadline)) if request.HasField("deadline") else now + 1,
-            int(lease_until or 0) + _OPEN_SLACK_MS,
+            int(lease_until or 0) + OPEN_SLACK_MS,
         )
         return now < alive
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple
 
 import redis.exceptions
@@ -88,6 +88,19 @@ class KvClient:
         if not self._batch:
             asyncio.get_running_loop().call_soon(self._flush)
         self._batch.append(_Issued(issued.text or (), None, issued.future))
+
+    async def scan(self, prefix: str, count: int = 500) -> AsyncIterator[list[bytes]]:
+        """Every key that begins so, some at a time; a key that is written meanwhile may be missed, or told twice.
+
+        Raises:
+            UnavailableError: the server does not answer.
+        """
+        cursor: bytes = b"0"
+        while True:
+            cursor, found = await self.call("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", count)
+            yield found
+            if cursor == b"0":
+                return
 
     async def ping(self) -> None:
         """Return when the server answers; raise UnavailableError when it does not."""

@@ -9,6 +9,16 @@ from __future__ import annotations
 import hashlib
 
 
+def schema() -> str:
+    """The record of the store's schema."""
+    return "cs:{schema}:record"
+
+
+def schema_lease() -> str:
+    """Hash of the lease of who migrates."""
+    return "cs:{schema}:lease"
+
+
 def functions(tenant: str, namespace: str) -> str:
     """Sorted set of the function names of a namespace, all of score 0: lexicographic order."""
     return f"cs:{{{tenant}}}:functions:{namespace}"

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
+from typing import Final
 
 from codesous.queue.v1.invocation_pb2 import InvocationRequest
 
+from cs_core.clock import from_timestamp
 from cs_core.store import keys
 from cs_core.store.client import KvClient
+
+# An activation past its deadline ends at its next delivery; until then it still counts as open.
+OPEN_SLACK_MS: Final = 60_000
+
+
+def end_moment(request: InvocationRequest) -> int:
+    """By when an activation with a deadline should have ended, in ms since the epoch."""
+    return int(from_timestamp(request.deadline).timestamp() * 1000) + OPEN_SLACK_MS
 
 
 def end_name(tenant: str, activation_id: str) -> str:

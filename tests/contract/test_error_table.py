@@ -40,6 +40,7 @@ EXAMPLES: list[errors.CodeSousError] = [
     errors.LimitError("CS_RATE_LIMITED", "x", timedelta(seconds=2)),
     errors.QuotaError("x"),
     errors.UnavailableError("CS_STORE_UNAVAILABLE", "x"),
+    errors.StoreSchemaError("x"),
     errors.CorrelationTimeoutError("0" * 8),
     errors.CadenceRefusedError("x"),
     errors.UnimplementedError("x"),

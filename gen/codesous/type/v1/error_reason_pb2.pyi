@@ -106,6 +106,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The caller's own deadline passed, or it went away."""
     ERROR_REASON_CS_SECRETS_UNAVAILABLE: _ErrorReason.ValueType  # 906
     """The source of secrets cannot be read."""
+    ERROR_REASON_CS_STORE_SCHEMA: _ErrorReason.ValueType  # 907
+    """The store's data has a form that this release does not work on: it is newer, or waits to be migrated. No call is
+    answered with it; a process ends with it, and health names it.
+    """
     ERROR_REASON_CS_RUNTIME_TIMEOUT: _ErrorReason.ValueType  # 1000
     """The wall clock limit or the deadline passed."""
     ERROR_REASON_CS_RUNTIME_MEMORY_LIMIT: _ErrorReason.ValueType  # 1001
@@ -224,6 +228,10 @@ ERROR_REASON_CS_CALLER_GONE: ErrorReason.ValueType  # 905
 """The caller's own deadline passed, or it went away."""
 ERROR_REASON_CS_SECRETS_UNAVAILABLE: ErrorReason.ValueType  # 906
 """The source of secrets cannot be read."""
+ERROR_REASON_CS_STORE_SCHEMA: ErrorReason.ValueType  # 907
+"""The store's data has a form that this release does not work on: it is newer, or waits to be migrated. No call is
+answered with it; a process ends with it, and health names it.
+"""
 ERROR_REASON_CS_RUNTIME_TIMEOUT: ErrorReason.ValueType  # 1000
 """The wall clock limit or the deadline passed."""
 ERROR_REASON_CS_RUNTIME_MEMORY_LIMIT: ErrorReason.ValueType  # 1001
